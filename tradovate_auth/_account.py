@@ -1,0 +1,184 @@
+"""One account as the machinery sees it: its storage, its transport, its clock.
+
+Each change of the record is a pure function of the newest record, saved with compare-and-swap: whoever writes in between, a
+spent call stays counted and a newer token is never overwritten by an older one.
+"""
+
+import hashlib
+import json
+import random
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from ._clock import Clock, Wakeup
+from ._grant import clock_offset
+from ._ledger import Ledger, Pace
+from ._wire import renewal_call, server_time
+from .environments import Environment
+from .errors import ProviderClosed, StorageError, TradovateAuthError, TransportError
+from .models import AccessToken, Credentials
+from .storage import Record, Storage
+from .transport import Call, Reply, Transport
+
+__all__ = ["Account"]
+
+_PATIENCE: Final = 10.0  # seconds for a server that cannot even be connected to, while nobody has a token
+_FIRST_BACKOFF: Final = 0.1
+_LONGEST_BACKOFF: Final = 2.0
+_LOCK_CALLS: Final = 4  # calls that the holder of the storage's lock may make before others give up
+_ATTEMPTS: Final = 16
+
+
+@dataclass(slots=True)
+class Account:
+    """One user of one environment, with what it is reached through. Everything in it may block."""
+
+    credentials: Credentials = field(repr=False)
+    environment: Environment
+    storage: Storage
+    key: str = field(repr=False)
+    transport: Transport
+    clock: Clock
+    timeout: float
+    closing: Wakeup = field(default_factory=Wakeup)
+    _fingerprint: str | None = field(default=None, repr=False)
+
+    @property
+    def label(self) -> str:
+        """Environment and user, for events."""
+        return f"{self.credentials.name} at {self.environment.host}"
+
+    @property
+    def cid(self) -> str:
+        """The key under which this API key's token lies in the record."""
+        return str(self.credentials.cid or "")
+
+    def now(self, record: Record) -> float:
+        """Return the server's time."""
+        return self.storage.now() + record.offset
+
+    def load(self) -> Record:
+        """Return the newest record."""
+        return self.storage.load(self.key) or Record()
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Return the lock of this account over all processes that share the storage."""
+        return self.storage.exclusive(self.key, self.timeout * _LOCK_CALLS)
+
+    def pace(self, token: AccessToken | None) -> Pace:
+        """Return the account's minutes."""
+        lifetime = token.lifetime if token is not None else None
+        return Pace(self.environment.window(lifetime), lifetime)
+
+    def fingerprint(self) -> str:
+        """Return a salted scrypt hash of the credentials, made once: what the refused ones are known by."""
+        if self._fingerprint is None:
+            who = self.credentials
+            fields = [
+                who.name,
+                who.password,
+                who.app_id,
+                who.app_version,
+                self.cid,
+                who.sec,
+                who.organization,
+            ]
+            salt = hashlib.sha256(f"{self.environment.origin} {who.name}".encode()).digest()
+            self._fingerprint = hashlib.scrypt(
+                json.dumps(fields).encode(), salt=salt, n=2**14, r=8, p=1
+            ).hex()
+        return self._fingerprint
+
+    def sit_out(self, seconds: float) -> None:
+        """Block for so long.
+
+        Raises:
+            ProviderClosed: The provider was closed meanwhile.
+        """
+        if self.clock.wait(self.closing, seconds):
+            raise ProviderClosed("The provider was closed while it waited for the server.")
+
+    @staticmethod
+    def jitter(seconds: float) -> float:
+        """Return a random wait up to so many seconds (full jitter), so that a fleet does not try in step."""
+        return random.uniform(0, seconds)  # noqa: S311  # spreads load, guards nothing
+
+    def update(self, change: Callable[[Record], Record]) -> Record:
+        """Apply a change to the newest record and save it; return what is stored then.
+
+        Raises:
+            StorageError: The storage failed, or others kept writing.
+        """
+        for _ in range(_ATTEMPTS):
+            record = self.load()
+            changed = change(record)
+            if changed is record:
+                return record
+            changed = replace(changed, revision=record.revision + 1)
+            if self.storage.save(self.key, changed):
+                return changed
+        raise StorageError("Other processes keep changing the stored session.")
+
+    def change_ledger(self, change: Callable[[Ledger], Ledger]) -> Record:
+        """Apply a change to the newest ledger; see `update`."""
+        return self.update(lambda record: replace(record, ledger=change(record.ledger)))
+
+    def send_renewal(self, record: Record, token: AccessToken, *, patient: bool) -> tuple[Reply, float]:
+        """Send a renewal to the host that the server assigned; see `send`."""
+        here = self.environment
+        assigned = here.base(record.hosts.get(here.kind, here.host))
+        try:
+            return self.send(renewal_call(token, assigned), record, patient=patient and assigned == here.url)
+        except TransportError as error:
+            # P§9.23: an assigned host that is gone; the one that everybody starts from may still know us.
+            if error.sent or assigned == here.url:
+                raise
+            return self.send(renewal_call(token, here.url), record, patient=patient)
+
+    def send(self, call: Call, record: Record, *, patient: bool) -> tuple[Reply, float]:
+        """Send a call; return the answer and the server's time at which it was read.
+
+        Args:
+            call: What to send.
+            record: The newest record, for the clock offset in it.
+            patient: Try again for about ten seconds while no connection can be made.
+
+        Raises:
+            TransportError: No answer came.
+            ProviderClosed: The provider was closed between two tries.
+        """
+        started, pause = self.clock.elapsed(), _FIRST_BACKOFF
+        while True:
+            asked = self.storage.now()
+            try:
+                reply = self._send_once(call)
+                break
+            except TransportError as error:
+                late = self.clock.elapsed() - started + pause > _PATIENCE
+                if error.sent or late or not patient:
+                    raise
+            self.sit_out(self.jitter(pause))
+            pause = min(pause * 2, _LONGEST_BACKOFF)
+        return reply, self._server_now(reply, asked, record)
+
+    def _send_once(self, call: Call) -> Reply:
+        try:
+            return self.transport.send(call, self.timeout)
+        except TradovateAuthError:
+            raise
+        except Exception as error:  # noqa: BLE001  # a transport of the user's own may raise anything
+            # Not chained: a foreign exception may hold the request, and with it the password.
+            raise TransportError(
+                f"The transport failed with {type(error).__name__}.", None, None, True
+            ) from None
+
+    def _server_now(self, reply: Reply, asked: float, record: Record) -> float:
+        read, date = self.storage.now(), server_time(reply)
+        if date is None:
+            return read + record.offset
+        offset = clock_offset(date, asked, read, record.offset)
+        if offset != record.offset:
+            self.update(lambda newest: replace(newest, offset=offset))
+        return read + offset

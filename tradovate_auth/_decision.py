@@ -1,0 +1,281 @@
+"""What to do next: a table, and the view of the world that it reads. Pure.
+
+A `View` holds everything that matters, and the first row of `TABLE` that matches the view
+decides. A token is *living* while it has not ended and no auth endpoint has refused it.
+
+    row               matches when                                          decision
+    good              living, fresh, nobody doubts it or wants another      Use
+    living, held      living, and the server forbade calls for now          Use: a hold is invisible to its owner
+    living, due       living, and a renewal is due, allowed, not yet tried  Renew: extends the session
+    living            living                                                Use, and look again later
+    sit out           none, and a penalty's ticket can be redeemed later    Pause
+    held              none, and the server forbade calls for now            Stop
+    lapsed            ended within the hour, never refused, never offered   Renew once: clocks are wrong more often
+    nobody waits      none, and only the schedule asks                      Idle: the schedule never logs in
+    latched           these credentials were refused                        Stop
+    not allowed       the login policy forbids it                           Stop
+    spent             the hour's logins are spent                           Stop
+    log in            otherwise                                             Login: opens a session, may close another
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from ._ledger import Hold, Latch, Ledger, Pace
+from .errors import (
+    CaptchaRequired,
+    LockedOut,
+    LoginRefused,
+    LoginRequired,
+    ProtocolError,
+    SessionEvicted,
+    Throttled,
+    TradovateAuthError,
+    TransportError,
+)
+from .models import AccessToken, Budget
+
+__all__ = [
+    "TABLE",
+    "Decision",
+    "Idle",
+    "Login",
+    "Need",
+    "Pause",
+    "Renew",
+    "Stop",
+    "Use",
+    "View",
+    "decide",
+    "hold_error",
+    "stale_moment",
+]
+
+_LEAD: Final = 900.0  # P§5, P§9.2: about a quarter of an hour before the end
+_LEAD_SHARE: Final = 1 / 4
+_SPREAD: Final = 1 / 5
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Why somebody asks for a pass."""
+
+    doubted: int = 0
+    """Up to which generation ordinary calls were answered with 401."""
+    replace: int = 0
+    """Up to which generation somebody wants a newer token although this one may be good."""
+    login: bool = False
+    """Somebody waits without a token: a session may be opened."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Everything that the decision depends on. Moments are the server's."""
+
+    now: float
+    token: AccessToken | None
+    """The newest token that no auth endpoint has refused, ended or not."""
+    stale_at: float
+    ends_at: float
+    need: Need
+    pace: Pace
+    budget: Budget
+    ledger: Ledger
+    offered: bool
+    """A lapsed token has had its one renewal."""
+    tried: bool
+    """This pass has already asked for a renewal in vain."""
+    latch: Latch | None
+    """The latch, if it holds these very credentials."""
+    may_login: bool
+
+    @property
+    def living(self) -> AccessToken | None:
+        """The token, if it can be used."""
+        return self.token if self.now < self.ends_at else None
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether a renewal now would be the planned one."""
+        return self.now >= self.stale_at
+
+    @property
+    def unwanted(self) -> bool:
+        """Whether somebody doubts the token or wants another one."""
+        return self.token is not None and self.token.generation <= max(self.need.doubted, self.need.replace)
+
+    @property
+    def renewal_wait(self) -> float:
+        """Seconds until a renewal may be sent; a planned one never has to draw on the allowance for others."""
+        waits = (
+            [self.ledger.renewal_wait(self.now, self.pace, self.budget, scheduled=True)]
+            if self.scheduled
+            else []
+        )
+        if self.unwanted:
+            waits.append(self.ledger.renewal_wait(self.now, self.pace, self.budget, scheduled=False))
+        return min(waits, default=self.stale_at - self.now)
+
+    @property
+    def hold(self) -> Hold | None:
+        """What the server, or an eviction, forbids now."""
+        return self.ledger.hold_at(self.now)
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """Use the token; look again in `again_in` seconds."""
+
+    token: AccessToken
+    again_in: float
+
+
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """Ask the server to extend this token's session."""
+
+    token: AccessToken
+    scheduled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """Open a session, redeeming a penalty's ticket if there is one."""
+
+    ticket: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Wait so many seconds, then decide again."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """There is no token, and there will be none for now."""
+
+    error: TradovateAuthError
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """There is no token, and nobody needs one."""
+
+
+Decision = Use | Renew | Login | Pause | Stop | Idle
+
+
+def _use(view: View) -> Decision:
+    assert view.token is not None  # noqa: S101  # every row that uses a token has asked for a living one
+    if view.scheduled or view.unwanted:
+        # Not renewable now: others may do it for us, so the storage is looked at once a minute.
+        wait = view.hold.until - view.now if view.hold is not None else view.renewal_wait
+        again_in = min(max(wait, 0.0), view.pace.minute)
+    else:
+        again_in = view.stale_at - view.now
+    return Use(view.token, min(again_in, view.ends_at - view.now))
+
+
+def _renew(view: View) -> Decision:
+    assert view.token is not None  # noqa: S101  # as above
+    scheduled = (
+        view.scheduled and view.ledger.renewal_wait(view.now, view.pace, view.budget, scheduled=True) <= 0
+    )
+    return Renew(view.token, scheduled)
+
+
+def _held(view: View) -> Decision:
+    assert view.hold is not None  # noqa: S101  # the row has asked for it
+    return Stop(hold_error(view.hold, view.hold.until - view.now))
+
+
+def _latched(view: View) -> Decision:
+    assert view.latch is not None  # noqa: S101  # as above
+    retry_after = None if view.latch.until is None else view.latch.until - view.now
+    return Stop(LoginRefused(f"The server refused the login: {view.latch.text!r}.", retry_after))
+
+
+def _login_wait(view: View) -> float:
+    return view.ledger.login_wait(view.now, view.pace, view.budget)
+
+
+def _ticket(view: View) -> str | None:
+    return view.ledger.hold.ticket if view.ledger.hold is not None else None
+
+
+Row = tuple[str, Callable[[View], bool], Callable[[View], Decision]]
+
+TABLE: Final[tuple[Row, ...]] = (
+    ("good", lambda v: v.living is not None and not v.scheduled and not v.unwanted, _use),
+    ("living, held", lambda v: v.living is not None and v.hold is not None, _use),
+    ("living, due", lambda v: v.living is not None and not v.tried and v.renewal_wait <= 0, _renew),
+    ("living", lambda v: v.living is not None, _use),
+    (
+        "sit out",
+        lambda v: v.hold is not None and v.hold.ticket is not None and v.need.login and v.may_login,
+        lambda v: Pause(v.hold.until - v.now if v.hold is not None else 0.0),
+    ),
+    ("held", lambda v: v.hold is not None, _held),
+    (
+        "lapsed",
+        lambda v: (
+            v.token is not None
+            and not v.offered
+            and v.now - v.ends_at < v.pace.hour
+            and v.ledger.renewal_wait(v.now, v.pace, v.budget, scheduled=False) <= 0
+        ),
+        lambda v: Renew(v.token, scheduled=False) if v.token is not None else Idle(),
+    ),
+    ("nobody waits", lambda v: not v.need.login, lambda _: Idle()),
+    (
+        "latched",
+        lambda v: v.latch is not None and not (v.latch.until is not None and v.latch.until <= v.now),
+        _latched,
+    ),
+    (
+        "not allowed",
+        lambda v: not v.may_login,
+        lambda _: Stop(LoginRequired("There is no session to share.")),
+    ),
+    (
+        "spent",
+        lambda v: _login_wait(v) > 0,
+        lambda v: Stop(Throttled("The logins that are safe in an hour are spent.", _login_wait(v))),
+    ),
+    ("log in", lambda _: True, lambda v: Login(_ticket(v))),
+)
+
+
+def decide(view: View) -> Decision:
+    """Return what the first matching row of `TABLE` says."""
+    return next(then(view) for _, matches, then in TABLE if matches(view))
+
+
+def hold_error(hold: Hold, seconds: float) -> TradovateAuthError:
+    """Return the typed error for whoever has no token while a hold lasts."""
+    kinds: dict[str, type[TradovateAuthError]] = {
+        "penalty": Throttled,
+        "captcha": CaptchaRequired,
+        "locked": LockedOut,
+        "evicted": SessionEvicted,
+        "lost": TransportError,
+        "protocol": ProtocolError,
+    }
+    return kinds[hold.kind](f"Nothing is sent for now: {hold.reason}.", seconds)
+
+
+def stale_moment(token: AccessToken, pace: Pace, spread: float) -> float:
+    """Return when a token is due for renewal, by the server's clock.
+
+    Args:
+        token: The token.
+        pace: The account's minutes.
+        spread: This process's share, from 0 to 1, of the random fifth by which the lead is shortened.
+    """
+    if not token.known_expiry:
+        return token.issued_at.timestamp() + pace.minute
+    lead = min(_LEAD, token.lifetime * _LEAD_SHARE) * (1 - _SPREAD * spread)
+    return token.expires_at.timestamp() - lead

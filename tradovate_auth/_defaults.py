@@ -1,0 +1,64 @@
+"""What providers of one process share when nobody says otherwise: a memory storage, and the keys in any storage."""
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from typing import Any, Final
+
+from .environments import Environment
+from .models import Credentials
+from .storage import MemoryStorage
+
+__all__ = [
+    "PROCESS_STORAGE",
+    "SESSIONS_OPENED",
+    "account_key",
+    "options_from_env",
+    "private_key",
+    "session_opened",
+]
+
+PROCESS_STORAGE: Final = MemoryStorage()
+"""Where a provider without a storage of its own keeps its session: adapters built from equal credentials share it."""
+
+SESSIONS_OPENED: Final[set[tuple[int, str]]] = set()
+"""Process and account key of every login granted here, for the policy `login="once"`."""
+
+_SALT: Final = secrets.token_bytes(16)
+
+
+def account_key(environment: Environment, credentials: Credentials) -> str:
+    """Return the key of an account's record: environment and user name. Not secret."""
+    return f"{environment.origin}{environment.path} {credentials.name}"
+
+
+def private_key(environment: Environment, credentials: Credentials) -> str:
+    """Return the key in the process's own storage, where other credentials mean another account.
+
+    Salted by process and never stored: it identifies the credentials without betraying them.
+    """
+    who = credentials
+    fields = [
+        who.password,
+        who.app_id,
+        who.app_version,
+        str(who.cid),
+        who.sec,
+        who.device_id,
+        who.organization,
+    ]
+    digest = hashlib.sha256(_SALT + json.dumps(fields).encode()).hexdigest()
+    return f"{account_key(environment, credentials)} {digest}"
+
+
+def session_opened(key: str) -> tuple[int, str]:
+    """Return the entry of this process in `SESSIONS_OPENED`."""
+    return os.getpid(), key
+
+
+def options_from_env(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options with what `TRADOVATE_ENVIRONMENT` and `TRADOVATE_STORAGE` say where they say nothing."""
+    found = {name: os.environ.get(f"TRADOVATE_{name.upper()}") for name in ("environment", "storage")}
+    return {**{name: value for name, value in found.items() if value}, **options}

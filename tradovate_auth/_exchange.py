@@ -1,0 +1,256 @@
+"""The two calls of an account: enter them into the ledger, send them, and write down what came of it.
+
+Both return the token if one was granted, else None; what stands in the way of the next try then lies in the record.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Final, assert_never
+
+from . import events
+from ._account import Account
+from ._decision import View
+from ._grant import ended_already, merged_hosts, oddities, token_from
+from ._ledger import Hold, HoldKind, Ledger, Pace
+from ._wire import Captcha, Faulty, Granted, LockedOut, Penalty, Refused, login_call, read_reply, scrub
+from .errors import StorageError, TransportError
+from .events import Event
+from .models import AccessToken
+from .storage import Record
+
+__all__ = ["Exchange", "Journal"]
+
+_MOST_RESENDS: Final = 2  # P§9.11: a penalty's ticket is redeemed at most twice in a row
+_CAPTCHA: Final = "the server asks for a captcha"
+
+
+@dataclass(slots=True)
+class Journal:
+    """What one pass has brought: its events, in order, and the last token that it obtained itself."""
+
+    account: str
+    entries: list[Event] = field(default_factory=list)
+    obtained: AccessToken | None = None
+
+    def add(self, event: Event) -> None:
+        """Append an event; it is emitted when every lock has been given back."""
+        self.entries.append(event)
+
+    def warn(self, reason: str) -> None:
+        """Append a warning."""
+        self.add(events.Warned(account=self.account, reason=reason))
+
+
+@dataclass(slots=True)
+class Exchange:
+    """The exchanges of one pass, made while the storage's lock is held. Everything in here blocks."""
+
+    account: Account
+    journal: Journal
+
+    def renew(
+        self,
+        record: Record,
+        token: AccessToken,
+        view: View,
+        *,
+        scheduled: bool,
+    ) -> AccessToken | None:
+        """Ask for a renewal and write down the outcome.
+
+        Raises:
+            TransportError: The server cannot be reached, and nobody has a living token.
+        """
+        pace, living = view.pace, view.living is not None
+        self.account.change_ledger(lambda ledger: ledger.with_renewal(view.now, pace, scheduled=scheduled))
+        try:
+            reply, at = self.account.send_renewal(record, token, patient=not living)
+        except TransportError as error:
+            if not error.sent:
+                self.account.change_ledger(Ledger.without_last_renewal)
+                if not living:
+                    raise
+            self._renewal_failed(token, error.message, view.now, pace)
+            return None
+        verdict = read_reply(reply)
+        match verdict:
+            case Granted() if living and token.known_expiry and ended_already(verdict, at):
+                self._renewal_failed(token, "the new token's end lies in the past", at, pace)
+            case Granted():
+                return self._grant(record, verdict, at, token)
+            case Refused(text):
+                self._renewal_refused(token, text, at, pace)
+            case Faulty(reason):
+                self._renewal_failed(token, reason, at, pace)
+            case Penalty(seconds):
+                # A ticket belongs to a body, and a renewal has none: it is repeated plain (P§9.13).
+                self._hold("penalty", at + seconds, "the server asked to slow down", at)
+                self._renewal_failed(token, "the server asked to slow down", at, pace)
+            case Captcha() | LockedOut():
+                self._stop(verdict, at, pace)
+                self._renewal_failed(token, "the server forbade it for now", at, pace)
+            case _:
+                assert_never(verdict)
+        return None
+
+    def login(self, record: Record, ticket: str | None, view: View) -> AccessToken | None:
+        """Ask for a session and write down the outcome.
+
+        Raises:
+            TransportError: The server cannot be reached.
+        """
+        pace = view.pace
+        self.account.change_ledger(lambda ledger: ledger.with_login(view.now, pace))
+        try:
+            reply, at = self.account.send(
+                login_call(self.account.credentials, self.account.environment.url, ticket),
+                record,
+                patient=True,
+            )
+        except TransportError as error:
+            if not error.sent:
+                self.account.change_ledger(Ledger.without_last_login)
+                raise
+            self._login_lost(error.message, self.account.now(record), pace)
+            return None
+        verdict = read_reply(reply)
+        match verdict:
+            case Granted():
+                return self._grant(record, verdict, at, None)
+            case Refused():
+                self._login_refused(verdict, at, pace)
+            case Penalty():
+                self._login_penalty(verdict, at, view)
+            case Captcha() | LockedOut():
+                self._stop(verdict, at, pace)
+            case Faulty(reason, known=True):
+                self._login_lost(reason, at, pace)
+            case Faulty(reason):
+                self._hold("protocol", at + 15 * pace.minute, reason, at)
+            case _:
+                assert_never(verdict)
+        return None
+
+    def _grant(self, seen: Record, granted: Granted, at: float, renewed: AccessToken | None) -> AccessToken:
+        fingerprint = "" if renewed is not None else self.account.fingerprint()
+
+        def granting(record: Record) -> Record:
+            hosts = merged_hosts(record.hosts, granted, self.account.environment)
+            token = token_from(
+                granted,
+                issued_at=at,
+                generation=max(record.generation, record.refused, renewed.generation if renewed else 0) + 1,
+                previous=renewed,
+                hosts=hosts,
+                device_id=renewed.device_id if renewed else self.account.credentials.device_id,
+            )
+            ledger = (
+                record.ledger.with_grant(at)
+                if renewed
+                else record.ledger.with_login_granted(at, self.account.pace(token), fingerprint)
+            )
+            tokens = {**record.tokens, self.account.cid: token}
+            return replace(record, generation=token.generation, tokens=tokens, hosts=hosts, ledger=ledger)
+
+        try:
+            stored = self.account.update(granting)
+        except StorageError as error:
+            stored = granting(seen)  # a granted token is used, come what may
+            self.journal.warn(f"a token was granted but could not be stored: {error.message}")
+        token = stored.tokens[self.account.cid]
+        self.journal.obtained = token
+        event = events.Renewed if renewed else events.LoggedIn
+        self.journal.add(
+            event(account=self.journal.account, generation=token.generation, expires_at=token.expires_at)
+        )
+        if stored.hosts != seen.hosts:
+            self.journal.add(events.HostsMoved(account=self.journal.account, hosts=token.hosts))
+        for reason in oddities(token, renewed):
+            self.journal.warn(reason)
+        return token
+
+    def _renewal_refused(self, token: AccessToken, text: str, at: float, pace: Pace) -> None:
+        """Nobody uses this token again. If it should have lived on, its session was ended by somebody else (P§5.1)."""
+        evicted = not token.known_expiry or token.expires_at.timestamp() > at
+        text = scrub(text, (*self.account.credentials.secrets(), token.value))
+
+        def refusing(record: Record) -> Record:
+            tokens = {cid: kept for cid, kept in record.tokens.items() if kept.generation > token.generation}
+            ledger = record.ledger.with_eviction(at, pace) if evicted else record.ledger
+            refused = max(record.refused, token.generation)
+            return replace(record, refused=refused, tokens=tokens, ledger=ledger)
+
+        hold = self.account.update(refusing).ledger.hold_at(at)
+        if not evicted:
+            self.journal.add(events.RenewalFailed(account=self.journal.account, reason=text, retry_in=0.0))
+            return
+        self.journal.add(
+            events.Evicted(account=self.journal.account, reason=text, generation=token.generation)
+        )
+        if hold is not None:
+            self.journal.add(
+                events.Held(account=self.journal.account, reason=hold.reason, seconds=hold.until - at)
+            )
+
+    def _renewal_failed(self, token: AccessToken, reason: str, at: float, pace: Pace) -> None:
+        lapsed = token.expires_at.timestamp() <= at
+
+        def failing(record: Record) -> Record:
+            wait = self.account.jitter(pace.backoff(record.ledger.failures + 1))
+            ledger = record.ledger.with_renewal_failed(at, wait)
+            return replace(
+                record, ledger=ledger, offered=max(record.offered, token.generation if lapsed else 0)
+            )
+
+        ledger = self.account.update(failing).ledger
+        self.journal.add(
+            events.RenewalFailed(
+                account=self.journal.account, reason=reason, retry_in=max(ledger.retry_at - at, 0.0)
+            )
+        )
+
+    def _login_lost(self, reason: str, at: float, pace: Pace) -> None:
+        """P§9.37: the lost answer may have opened a session, so once more, and then not for a while."""
+        hold = self.account.change_ledger(lambda ledger: ledger.with_login_lost(at, pace)).ledger.hold_at(at)
+        self.journal.warn(f"a login was sent but brought no answer that could be used: {reason}")
+        if hold is None:
+            self.account.sit_out(self.account.jitter(pace.minute / 60))
+        else:
+            self.journal.add(
+                events.Held(account=self.journal.account, reason=hold.reason, seconds=hold.until - at)
+            )
+
+    def _login_refused(self, refused: Refused, at: float, pace: Pace) -> None:
+        text = scrub(refused.text, self.account.credentials.secrets())
+        fingerprint = self.account.fingerprint()
+        self.account.change_ledger(
+            lambda ledger: ledger.with_login_refused(at, pace, fingerprint, text, disguised=refused.disguised)
+        )
+        self.journal.add(events.Refused(account=self.journal.account, reason=text))
+
+    def _login_penalty(self, penalty: Penalty, at: float, view: View) -> None:
+        """P§4.1: the login was not processed. It is sent again with the ticket, twice in a row at most."""
+        earlier = view.ledger.hold
+        resends = earlier.resends + 1 if earlier is not None and earlier.kind == "penalty" else 0
+        exhausted = resends >= _MOST_RESENDS
+        seconds = max(penalty.seconds, 15 * view.pace.minute) if exhausted else penalty.seconds
+        hold = Hold(
+            "penalty",
+            at + seconds,
+            "the server asked to slow down",
+            None if exhausted else penalty.ticket,
+            resends,
+        )
+        self.account.change_ledger(lambda ledger: ledger.without_last_login().with_hold(hold))
+        self.journal.add(events.Held(account=self.journal.account, reason=hold.reason, seconds=seconds))
+
+    def _stop(self, verdict: Captcha | LockedOut, at: float, pace: Pace) -> None:
+        """P§4.2, P§9.16: an hour without any call, because calls may start the hour anew; longer if the server says so."""
+        if isinstance(verdict, Captcha):
+            self._hold("captcha", at + pace.hour, _CAPTCHA, at)
+        else:
+            seconds = max(pace.hour, verdict.retry_after or 0.0)
+            self._hold("locked", at + seconds, f"the server locked us out with {verdict.status}", at)
+
+    def _hold(self, kind: HoldKind, until: float, reason: str, at: float) -> None:
+        self.account.change_ledger(lambda ledger: ledger.with_hold(Hold(kind, until, reason)))
+        self.journal.add(events.Held(account=self.journal.account, reason=reason, seconds=until - at))

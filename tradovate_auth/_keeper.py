@@ -1,0 +1,262 @@
+"""Keeps the token in hand: publishes what flights bring, launches them when they are due, and knows who waits.
+
+Everything that the hot path must heed is in one `Held` object. Whoever learns something new (somebody doubts the token, a
+fork has stopped the timer) sets the `fresh_until` of the object that it has looked at into the past: a newer one that a
+flight publishes at the same moment is not touched by that.
+"""
+
+import logging
+import math
+import threading
+from collections.abc import Callable, Generator
+from typing import Final
+
+from ._decision import Need
+from ._defaults import SESSIONS_OPENED, session_opened
+from ._exchange import Journal
+from ._flight import Aftermath, Flight, SingleFlight
+from ._ledger import Ledger
+from ._lifecycle import Landing, Lifecycle
+from ._refusals import Refusals
+from ._schedule import LONGEST_SLEEP, Schedule
+from .errors import ConfigurationError, ProviderClosed, StorageError, TokenTimeout, TradovateAuthError
+from .events import Event, LoggedIn, quiet
+from .models import AccessToken
+
+__all__ = ["Held", "Keeper"]
+
+_log: Final = logging.getLogger("tradovate_auth")
+_log.addHandler(logging.NullHandler())
+
+_CLOSE_PATIENCE: Final = 10.0  # seconds that closing waits for a login on its way
+_FAILURE_MEMORY: Final = 1.0  # seconds for which callers are told the last failure instead of trying again
+_RETRY: Final = 1.0  # seconds until the storage is tried again for a token that still lives
+_STUCK: Final = 30  # flights older than so many auth calls are given up
+_FLIGHTS_PER_CALL: Final = 4
+
+
+class Held:
+    """A token and when to look at it again, by the clock that never jumps. The hot path reads `fresh_until` alone."""
+
+    __slots__ = ("again_at", "doubted", "fresh_until", "token", "usable_until")
+
+    def __init__(self, token: AccessToken, again_at: float, usable_until: float) -> None:
+        self.token = token
+        self.again_at = again_at
+        self.usable_until = usable_until
+        self.doubted = False
+        self.fresh_until = min(again_at, usable_until)
+
+
+def _nothing() -> Held:
+    return Held(None, -math.inf, -math.inf)  # type: ignore[arg-type]  # never fresh, never usable, never served
+
+
+class Keeper:
+    """What a provider does behind its public face. Nothing in here blocks but `close`."""
+
+    def __init__(
+        self,
+        lifecycle: Lifecycle,
+        *,
+        refuge: Lifecycle | None,
+        background: bool,
+        on_event: Callable[[Event], object] | None,
+    ) -> None:
+        account = lifecycle.account
+        self.held = _nothing()
+        self.closed = False
+        self.last_event: Event | None = None
+        self.refusals = Refusals()
+        self.flight = SingleFlight(self._work, ceiling=_STUCK * account.timeout)
+        self.elapsed = account.clock.elapsed
+        self._account = account
+        self._lifecycle = lifecycle
+        self._refuge = refuge
+        self._schedule = Schedule(self, account.clock, self._forked) if background else None
+        self._on_event = on_event
+        self._login_wanted = False
+        self._replace = 0
+        self._cured = False
+        self._quiet_until = -math.inf
+        self._failure: tuple[TradovateAuthError, float] | None = None
+
+    def approach(self, min_ttl: float) -> Generator[Flight, None, AccessToken]:
+        """Yield the flights that a caller has to wait for, one after another; return the token that they lead to."""
+        asked = False
+        for _ in range(_FLIGHTS_PER_CALL):
+            if self.closed:
+                raise ProviderClosed("The provider was closed.")
+            held, now = self.held, self.elapsed()
+            if now < held.usable_until and not held.doubted:
+                if asked or held.usable_until - now >= min_ttl:
+                    if now >= held.again_at:
+                        self.flight.join()
+                    return held.token
+                asked = True
+                self.want_newer(held.token.generation)
+            else:
+                self._raise_failure(now)
+                self._login_wanted = True
+            flight = self.flight.join()
+            if flight.thread_id == threading.get_ident():
+                raise ConfigurationError(
+                    "The transport of the auth calls asked for the very token that it is to fetch.",
+                    None,
+                    "Give the transport a session or client of its own, without TradovateAuth.",
+                )
+            yield flight
+        raise TokenTimeout("The token was refused as often as it was renewed.")
+
+    def doubt(self, token: AccessToken, method: str, path: str) -> bool:
+        """Doubt a token that was answered with 401; return whether asking again can bring another answer."""
+        held = self.held
+        if self.closed:
+            return False
+        if held.token is None or token.generation != held.token.generation:
+            return True
+        if self.refusals.is_final(token.generation, method, path):
+            return False
+        if not held.doubted and self.elapsed() < self._quiet_until:
+            return False
+        self.refusals.ask(token.generation, method, path)
+        held.doubted = True
+        held.fresh_until = -math.inf
+        self.flight.join()
+        return True
+
+    def want_newer(self, generation: int) -> None:
+        """Make the next flight ask for a newer token, if the allowance permits it."""
+        self._replace = max(self._replace, generation)
+
+    def probe(self, token: AccessToken) -> None:
+        """Find out whether a session that only brings faults is still ours."""
+        token.strikes.count = 0
+        if self.held.token is token and not self.closed:
+            self.want_newer(token.generation)
+            self.flight.join()
+
+    def trust(self, token: AccessToken) -> None:
+        """Note that a call with this token succeeded after one that had not."""
+        token.strikes.count = 0
+        if self.refusals.cured(token.generation):
+            self._cured = True
+
+    def forgive(self) -> None:
+        """Forget remembered failures, so that the next caller tries at once."""
+        self._failure = None
+        self._quiet_until = -math.inf
+
+    def close(self) -> None:
+        """Stop the timer, wait for a login on its way, and serve nothing any more. Blocks for ten seconds at most."""
+        self.closed = True
+        self.held.fresh_until = -math.inf
+        if self._schedule is not None:
+            self._schedule.stop()
+            self._schedule.join()
+        self._account.closing.set()
+        flight = self.flight.current()
+        if flight is not None and flight.thread_id != threading.get_ident():
+            flight.settle(_CLOSE_PATIENCE)
+
+    def tick(self) -> float | None:
+        """See `_schedule`: start a flight if one is due; it may renew and adopt, but not log in."""
+        if self.closed or self.held.token is None:
+            return None
+        wait = self.held.again_at - self.elapsed()
+        if wait > 0:
+            return wait
+        self.flight.join()
+        return LONGEST_SLEEP
+
+    def _forked(self) -> None:
+        self.held.fresh_until = self.held.again_at = -math.inf
+
+    def _raise_failure(self, now: float) -> None:
+        failure = self._failure
+        if failure is not None and now < failure[1]:
+            error = failure[0]
+            left = (
+                None
+                if error.retry_after is None
+                else max(error.retry_after - (now - failure[1]) - _FAILURE_MEMORY, 0.0)
+            )
+            raise type(error)(error.message, left, error.advice)
+
+    def _work(self) -> Aftermath:
+        """Fly once: run the pass and publish what it brings. On the flight's thread; the only writer of `held`."""
+        before = self.held
+        doubted = before.token.generation if before.doubted else 0
+        need = Need(doubted=doubted, replace=self._replace, login=self._login_wanted)
+        journal = Journal(self._account.label)
+        try:
+            landing = self._run(before.token, need, journal)
+        except TradovateAuthError as error:
+            landing = Landing(error=error)
+        if any(isinstance(event, LoggedIn) for event in journal.entries):
+            SESSIONS_OPENED.add(session_opened(self._account.key))
+        failed = self._publish(before, need, landing, journal)
+        return failed, lambda: self._tell(journal)
+
+    def _run(self, token: AccessToken | None, need: Need, journal: Journal) -> Landing:
+        try:
+            if self._cured and (need.doubted or need.replace):
+                self._account.change_ledger(Ledger.with_cure)
+                self._cured = False
+            return self._lifecycle.run(token, need, journal)
+        except StorageError as error:
+            living = token is not None and self.elapsed() < self.held.usable_until
+            if self._refuge is None or living:
+                raise
+            journal.warn(f"logging in without the storage: {error.message}")
+            return self._refuge.run(token, need, journal)
+
+    def _publish(
+        self, before: Held, need: Need, landing: Landing, journal: Journal
+    ) -> TradovateAuthError | None:
+        now, token = self.elapsed(), landing.token
+        living = before.token is not None and now < before.usable_until
+        if token is None and landing.error is not None and living and not landing.final:
+            # The storage failed; the token did not.
+            token = before.token
+            held = Held(token, now + _RETRY, before.usable_until)
+        elif token is not None:
+            held = Held(token, now + landing.again_in, now + landing.ends_in)
+        else:
+            held = _nothing()
+        self._login_wanted = False
+        if self._replace <= max(need.replace, token.generation - 1 if token is not None else 0):
+            self._replace = 0
+        if token is not None and need.doubted:
+            self._weigh(need, token, journal, now)
+        if before.doubted and token is before.token and not need.doubted:
+            held.doubted, held.fresh_until = True, -math.inf  # doubted while this flight was on its way
+        self.held = held
+        failed = landing.error if token is None else None
+        if failed is not None:
+            memory = (
+                _FAILURE_MEMORY if failed.retry_after is None else min(_FAILURE_MEMORY, failed.retry_after)
+            )
+            self._failure = (failed, now + memory)
+        elif self._schedule is not None and token is not None and not self.closed:
+            self._schedule.start()
+            self._schedule.nudge()
+        return failed
+
+    def _weigh(self, need: Need, token: AccessToken, journal: Journal, now: float) -> None:
+        """Draw the conclusion from a flight that a 401 has caused."""
+        if token.generation <= need.doubted:
+            self._quiet_until = now + min(_FAILURE_MEMORY, self._account.pace(token).minute)
+        elif journal.obtained is token:
+            self.refusals.brought(token.generation)
+
+    def _tell(self, journal: Journal) -> None:
+        for event in journal.entries:
+            self.last_event = event
+            _log.log(logging.INFO if isinstance(event, quiet) else logging.WARNING, "%s", event)
+            if self._on_event is None:
+                continue
+            try:
+                self._on_event(event)
+            except Exception:  # noqa: BLE001  # a listener's fault is the listener's
+                _log.exception("a listener failed on %s", type(event).__name__)

@@ -1,0 +1,111 @@
+"""What happened to the session, for `TokenProvider(on_event=...)`. No event holds a secret.
+
+Events come in the order in which things happened, on the thread of the flight that made them happen, after every lock has
+been given back: a listener may call the provider. A listener's exception is logged, and nothing else comes of it.
+"""
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+__all__ = [
+    "Adopted",
+    "Event",
+    "Evicted",
+    "Held",
+    "HostsMoved",
+    "LoggedIn",
+    "Refused",
+    "RenewalFailed",
+    "Renewed",
+    "Warned",
+    "quiet",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """The base of all events; `str()` of one is a line for a log."""
+
+    account: str
+    """Environment and user name."""
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__} ({self.account})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Granted(Event):
+    generation: int
+    expires_at: dt.datetime
+    """Aware, UTC, by the server's clock."""
+
+    def __str__(self) -> str:
+        ends = self.expires_at.isoformat(timespec="seconds")
+        return f"{type(self).__name__} generation {self.generation}, ends {ends} ({self.account})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedIn(_Granted):
+    """A login was granted: a session was opened, and the server may have closed the user's oldest one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renewed(_Granted):
+    """A renewal was granted: the same session, a later end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adopted(_Granted):
+    """Another process, or an earlier run, had obtained this token; it was taken from the storage."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Explained(Event):
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__}: {self.reason} ({self.account})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenewalFailed(_Explained):
+    """A renewal was not granted; the token in hand, if it still lives, stays in use."""
+
+    retry_in: float
+    """Seconds until the next try."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused(_Explained):
+    """The server refused the credentials; nobody tries them again until they change."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evicted(_Explained):
+    """The server ended our session before its time: most likely somebody else logged in with this user."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held(_Explained):
+    """Nothing is sent for a while; whoever holds a living token notices nothing."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostsMoved(Event):
+    """The server assigned other hosts (P§1.2)."""
+
+    hosts: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warned(_Explained):
+    """Something is odd, and was dealt with."""
+
+
+quiet = (LoggedIn, Renewed, Adopted, HostsMoved)
+"""The events that are the ordinary course of things; all others are logged as warnings."""

@@ -1,0 +1,243 @@
+"""The values that users hand in and get out: frozen, typed, and unable to show a secret."""
+
+import datetime as dt
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, NoReturn, Self
+
+from .environments import Environment
+from .errors import ConfigurationError
+
+__all__ = ["AccessToken", "Budget", "Credentials", "Environment", "Status"]
+
+_TEXT_LIMIT = 64  # P§2: every text field of the login but `sec`
+_SECRET_LIMIT = 8192
+# The server's own limits per rolling hour (P§4.3); a budget may be stricter, never laxer.
+_SERVER_FAILED_LOGINS = 5
+_SERVER_RENEWALS = 15
+
+
+class _Guarded:
+    """Copies are the object itself and pickling is refused, so that no secret leaves the process unnoticed."""
+
+    __slots__ = ()
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        return self
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError(
+            f"{type(self).__name__} is not pickled, because it holds a secret: build it in the child process, and share "
+            "the session through the storage"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials(_Guarded):
+    """A Tradovate user and API key, as `/auth/accesstokenrequest` wants them (P§2).
+
+    Args:
+        name: User name, at most 64 characters.
+        password: The account's password or, better, the API key's own.
+        app_id: The API key's nickname, exactly as it was created.
+        app_version: Any text; sent as it is.
+        cid: The API key's id. Digits are sent as a JSON number.
+        sec: The API key's secret, at most 8,192 characters.
+        device_id: Constant for this device and unique to it; without one, live accounts refuse orders.
+        organization: Only for users of an organisation that asks for it; may be empty.
+        hibp_check: Ask the server whether the password is known from a leak.
+
+    Raises:
+        ConfigurationError: A field is missing, too long or of the wrong type. No call was made.
+    """
+
+    name: str
+    password: str = field(repr=False)
+    app_id: str | None = None
+    app_version: str | None = None
+    cid: str | int | None = None
+    sec: str | None = field(default=None, repr=False)
+    device_id: str | None = None
+    organization: str | None = field(default=None, kw_only=True)
+    hibp_check: bool | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        for name in ("name", "password", "app_id", "app_version", "device_id", "organization", "sec"):
+            value = getattr(self, name)
+            if value is None and name not in ("name", "password"):
+                continue
+            if not isinstance(value, str):
+                raise ConfigurationError(f"Credentials.{name} must be text, not {type(value).__name__}.")
+            if not value and name != "organization":
+                raise ConfigurationError(f"Credentials.{name} is empty.")
+            limit = _SECRET_LIMIT if name == "sec" else _TEXT_LIMIT
+            if len(value) > limit:
+                raise ConfigurationError(
+                    f"Credentials.{name} is longer than the server's {limit} characters."
+                )
+        if self.cid is not None and (isinstance(self.cid, bool) or not isinstance(self.cid, (int, str))):
+            raise ConfigurationError(
+                f"Credentials.cid must be a number or text, not {type(self.cid).__name__}."
+            )
+        if len(str(self.cid)) > _TEXT_LIMIT:
+            raise ConfigurationError(f"Credentials.cid is longer than the server's {_TEXT_LIMIT} characters.")
+
+    @classmethod
+    def from_env(cls, prefix: str = "TRADOVATE_") -> Self:
+        """Return the credentials that the environment variables name.
+
+        Reads `NAME` (or `USERNAME`), `PASSWORD`, `APP_ID`, `APP_VERSION`, `CID`, `SEC` (or `SECRET`) and `DEVICE_ID`
+        under the prefix; each also with `_FILE` behind it, naming a file that holds the value (one trailing newline is
+        dropped). Blocks only on those files.
+
+        Raises:
+            ConfigurationError: A variable is missing, named twice, or its file cannot be read.
+        """
+        found = {
+            "name": _variable(prefix, "NAME", "USERNAME"),
+            "password": _variable(prefix, "PASSWORD"),
+            "app_id": _variable(prefix, "APP_ID"),
+            "app_version": _variable(prefix, "APP_VERSION"),
+            "cid": _variable(prefix, "CID"),
+            "sec": _variable(prefix, "SEC", "SECRET"),
+            "device_id": _variable(prefix, "DEVICE_ID"),
+        }
+        for name in ("name", "password"):
+            if found[name] is None:
+                raise ConfigurationError(f"The environment variable {prefix}{name.upper()} is not set.")
+        return cls(**found)  # type: ignore[arg-type]  # name and password were just checked
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return every value in here that must not be shown, longest first, for whoever scrubs a text."""
+        return tuple(sorted(filter(None, (self.password, self.sec)), key=len, reverse=True))
+
+
+def _variable(prefix: str, *names: str) -> str | None:
+    found: dict[str, str] = {}
+    for name in names:
+        if value := os.environ.get(prefix + name):
+            found[prefix + name] = value
+        if path := os.environ.get(f"{prefix}{name}_FILE"):
+            try:
+                found[f"{prefix}{name}_FILE"] = Path(path).read_text(encoding="utf-8").removesuffix("\n")
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigurationError(
+                    f"The file that {prefix}{name}_FILE names cannot be read: {type(error).__name__}."
+                ) from None
+    if len(found) > 1:
+        raise ConfigurationError(f"{' and '.join(sorted(found))} are both set; set one of them.")
+    return next(iter(found.values()), None)
+
+
+@dataclass(slots=True)
+class Strikes:
+    """How many answers in a row spoke against a token: shared by every stack that uses it. See `TokenProvider.report`."""
+
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessToken(_Guarded):
+    """One access token, never changed after it was granted; a renewal makes another one.
+
+    Neither `repr`, `str`, `format` nor a log line shows it; pickling it fails. `value`, `md_value` and `authorization`
+    are the secrets in the clear, for whoever sends them.
+    """
+
+    value: str = field(repr=False)
+    """The token itself: opaque, do not decode it."""
+    md_value: str | None = field(default=None, repr=False)
+    """The token for market data sockets, where the server gave one."""
+    authorization: str = field(init=False, repr=False, compare=False)
+    """The ready value of an `Authorization` header."""
+    expires_at: dt.datetime
+    """When the server stops taking it: aware, UTC, by the server's clock."""
+    issued_at: dt.datetime
+    """When the server granted it: aware, UTC, by the server's clock."""
+    generation: int = 1
+    """1 for the account's first token and one more for each grant after it, in all processes that share a storage."""
+    user_id: int | None = None
+    name: str = ""
+    device_id: str | None = None
+    """The device it was granted to; whoever adopts it from a storage may run on another one."""
+    known_expiry: bool = True
+    """False if the server's expiry lay in the past on arrival: then the token is used until it is refused."""
+    hosts: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """The hosts that the server assigned (its `apiHosts`), merged over all its answers. P§1.2"""
+    details: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """The other, non-secret fields of the server's answer."""
+    strikes: Strikes = field(default_factory=Strikes, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "authorization", f"Bearer {self.value}")
+        object.__setattr__(self, "hosts", MappingProxyType(dict(self.hosts)))
+        object.__setattr__(self, "details", MappingProxyType(dict(self.details)))
+
+    @property
+    def lifetime(self) -> float:
+        """Seconds from the grant to the end."""
+        return (self.expires_at - self.issued_at).total_seconds()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """How much may be spent in a rolling hour, by all processes that share a storage together.
+
+    Args:
+        failed_logins: Logins that were refused or whose answer got lost. The server locks the account at 5 (P§4.3).
+        logins: Granted logins; each opens a session and may close somebody else's.
+        renewals: Renewals, granted ones included. The server stops at 15 (P§4.3).
+
+    Raises:
+        ConfigurationError: A number is below 1 or above what the server allows.
+    """
+
+    failed_logins: int = 3
+    logins: int = 5
+    renewals: int = 12
+
+    def __post_init__(self) -> None:
+        limits = {"failed_logins": _SERVER_FAILED_LOGINS, "logins": None, "renewals": _SERVER_RENEWALS}
+        for name, limit in limits.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ConfigurationError(f"Budget.{name} must be a whole number from 1.")
+            if limit is not None and value > limit:
+                raise ConfigurationError(
+                    f"Budget.{name} is {value}, but the server itself stops at {limit} an hour."
+                )
+
+
+State = Literal["absent", "fresh", "stale", "held", "closed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """What a provider and its storage hold at one moment; it shows no secret."""
+
+    state: State
+    """fresh: in use, nothing to do. stale: in use, a renewal is due. absent: none, the next caller makes one. held: none,
+    and none before `hold_until`. closed: the provider is closed."""
+    expires_at: dt.datetime | None
+    """Aware, UTC: when the token ends."""
+    renews_at: dt.datetime | None
+    """Aware, UTC: when this process means to renew it."""
+    generation: int
+    failed_logins: int
+    """Spent in the rolling hour, as are the next two."""
+    logins: int
+    renewals: int
+    hold: str | None
+    """Why nothing may be sent now, in words; None if nothing forbids it."""
+    hold_until: dt.datetime | None
+    last_event: str | None
+    """The newest event of this provider, in words."""
+    hosts: Mapping[str, str]
+    storage: str
+    """What kind of storage this is, without its secrets."""

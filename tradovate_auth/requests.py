@@ -1,0 +1,231 @@
+"""The adapter for requests: `session.auth = TradovateAuth(...)`.
+
+    import requests
+    from tradovate_auth import Credentials
+    from tradovate_auth.requests import TradovateAuth
+
+    session = requests.Session()
+    session.auth = TradovateAuth(Credentials.from_env(), environment="demo")
+
+requests calls an auth object once, when a request is prepared, and the response hook that it leaves there for every answer,
+also for those on a redirect. So the hook asks anew, at each hop, whether the origin is ours and the header our own.
+"""
+
+import contextlib
+import datetime as dt
+import time
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from ._bearer import ONE_SHOT_TTL, Bearer
+from ._missing import missing_extra
+from .errors import TradovateAuthError, TransportError
+from .models import AccessToken
+from .transport import ANSWER_LIMIT, Call, Reply, root_cause
+
+try:
+    import requests
+    from requests.auth import AuthBase
+    from requests.cookies import extract_cookies_to_jar
+    from requests.utils import rewind_body
+    from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError
+except ImportError as error:
+    raise missing_extra("requests") from error
+
+__all__ = ["RequestsTransport", "TradovateAuth"]
+
+_WHOLE: Final = frozenset({type(None), bytes, str})
+_DRAIN_LIMIT: Final = 64 * 1024  # bytes of a refused answer that are worth reading to keep its connection
+_NOT_SENT: Final = (
+    requests.exceptions.ConnectTimeout,
+    requests.exceptions.ProxyError,
+    requests.exceptions.SSLError,
+    requests.exceptions.InvalidURL,
+)
+
+
+class TradovateAuth(Bearer, AuthBase):
+    """Puts the shared access token on the requests of a `requests.Session`, and sends one again after a 401.
+
+    For `session.auth` or `auth=` of a call; one object for any number of sessions and threads. A request waits only while
+    there is no usable token; the errors of `TokenProvider.get` come out of the call then. See `Bearer` for the arguments.
+    """
+
+    def __call__(self, r: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Sign a request. requests calls this."""
+        routes = self._routes
+        if r.body.__class__ in _WHOLE and r.url.startswith(routes.prefixes):  # type: ignore[union-attr]  # prepared
+            token = self._get()
+            if token is routes.token:
+                r.headers["Authorization"] = token.authorization
+                r.hooks["response"].append(self._on_response)
+                return r
+        return self._sign(r)
+
+    def _sign(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self._target(request) is not None:
+            token = self._get(min_ttl=0.0 if _is_whole(request) else ONE_SHOT_TTL)
+            self._stamp(request, token)
+            request.hooks["response"].append(self._on_response)
+        return request
+
+    def _target(self, request: requests.PreparedRequest) -> str | None:
+        parts = urlsplit(request.url or "")
+        return self._routes.find(str(parts.scheme), str(parts.netloc.rpartition("@")[2]))
+
+    def _stamp(self, request: requests.PreparedRequest, token: AccessToken) -> None:
+        if token is not self._routes.token:
+            self._routes_for(token)
+        parts, target = urlsplit(str(request.url)), self._target(request)
+        if target is not None and self._routes.targets:
+            request.url = parts._replace(netloc=target).geturl()
+        request.headers["Authorization"] = token.authorization
+
+    def _on_response(self, response: requests.Response, **kwargs: Any) -> requests.Response:
+        status, current = response.status_code, self._routes.token
+        if status < 400 and current is not None and not current.strikes.count:
+            return response
+        if self._target(response.request) is None:
+            return response
+        token = self._sent.get(str(response.request.headers.get("Authorization")))
+        if status != 401:
+            if token is not None:
+                self.provider.report(token, status)
+            return response
+        return self._after_401(response, token, kwargs)
+
+    def _after_401(
+        self, response: requests.Response, token: AccessToken | None, kwargs: dict[str, Any]
+    ) -> requests.Response:
+        request = response.request
+        method, path = str(request.method), str(urlsplit(str(request.url)).path)
+        # Without our header: a redirect between two of our hosts, or a netrc, took it away. No order is sent twice for that.
+        worth_while = method in ("GET", "HEAD") if token is None else self._rejected(token, method, path)
+        if not worth_while or not _is_whole(request):
+            return response
+        try:
+            fresh = self._get()
+        except TradovateAuthError:
+            return response
+        if token is not None and fresh.generation == token.generation:
+            return response
+        return self._resend(response, fresh, kwargs)
+
+    def _resend(
+        self, response: requests.Response, token: AccessToken, kwargs: dict[str, Any]
+    ) -> requests.Response:
+        request = response.request
+        if request.body.__class__ not in _WHOLE:
+            try:
+                rewind_body(request)
+            except requests.exceptions.UnrewindableBodyError:
+                return response
+        # The answer keeps a picture of what was refused; the request itself goes on, so that a later redirect, which
+        # requests copies from it, carries the new token.
+        response.request = request.copy()
+        _settle(response)
+        self._stamp(request, token)
+        cookies = request._cookies  # noqa: SLF001  # as requests' own digest auth does
+        if cookies is not None:
+            extract_cookies_to_jar(cookies, response.request, response.raw)
+            request.prepare_cookies(cookies)
+        started = time.perf_counter()
+        again: requests.Response = response.connection.send(request, **kwargs)
+        again.elapsed = dt.timedelta(seconds=time.perf_counter() - started)
+        again.history.append(response)
+        again.request = request
+        if again.status_code == 401:
+            self._rejected(token, str(request.method), str(urlsplit(str(request.url)).path))
+        else:
+            self.provider.report(token, again.status_code)
+        return again
+
+    def _own_transport(self) -> "RequestsTransport":
+        return RequestsTransport()
+
+
+def _is_whole(request: requests.PreparedRequest) -> bool:
+    """Return whether the body can be sent again from where it began."""
+    body = request.body
+    if body.__class__ in _WHOLE:
+        return True
+    return hasattr(body, "seek") and isinstance(getattr(request, "_body_position", None), int)
+
+
+def _settle(response: requests.Response) -> None:
+    """Give the connection of a refused answer back: read a short one, cut off a long one."""
+    with contextlib.suppress(requests.exceptions.RequestException, ValueError):
+        if int(response.headers.get("Content-Length", _DRAIN_LIMIT + 1)) <= _DRAIN_LIMIT:
+            response.content  # noqa: B018  # reading it is the point
+    response.close()
+
+
+class _NoAuth(AuthBase):
+    """Keeps both a netrc and the session's own auth away from an auth call."""
+
+    def __call__(self, r: requests.PreparedRequest) -> requests.PreparedRequest:
+        return r
+
+
+class RequestsTransport:
+    """Sends the auth calls over requests, with the proxies and certificates of the environment.
+
+    Args:
+        session: Send through this one, which must not be the authenticated one; None opens a new one for each call.
+        proxy: URL of a proxy for both schemes.
+        verify: As in requests: False, or the path of a CA bundle.
+        cert: As in requests: the path of a client certificate, or of it and its key.
+    """
+
+    def __init__(
+        self,
+        session: requests.Session | None = None,
+        *,
+        proxy: str | None = None,
+        verify: bool | str = True,
+        cert: str | tuple[str, str] | None = None,
+    ) -> None:
+        self._session = session
+        self._proxies = {"http": proxy, "https": proxy} if proxy else {}
+        self._verify = verify
+        self._cert = cert
+
+    def send(self, call: Call, timeout: float) -> Reply:
+        """See `Transport.send`."""
+        deadline = time.monotonic() + timeout
+        try:
+            if self._session is not None:
+                return self._send(self._session, call, timeout, deadline)
+            with requests.Session() as session:
+                return self._send(session, call, timeout, deadline)
+        except requests.exceptions.RequestException as error:
+            # Not chained: requests' exceptions hold the request, and with it the password.
+            reason, sent = root_cause(error), not _never_left(error)
+            raise TransportError(
+                f"The auth server could not be reached: {reason}.", None, None, sent
+            ) from None
+
+    def _send(self, session: requests.Session, call: Call, timeout: float, deadline: float) -> Reply:
+        request = requests.Request(
+            call.method, call.url, headers=dict(call.headers), data=call.body, auth=_NoAuth()
+        )
+        prepared = session.prepare_request(request)
+        settings = session.merge_environment_settings(
+            str(prepared.url), self._proxies, True, None if self._verify is True else self._verify, self._cert
+        )
+        with session.send(prepared, timeout=timeout, allow_redirects=False, **settings) as response:
+            body = b""
+            for chunk in response.iter_content(16 * 1024):
+                body += chunk
+                if len(body) > ANSWER_LIMIT or time.monotonic() > deadline:
+                    raise requests.exceptions.ContentDecodingError("the answer is too long or too slow")
+            return Reply(response.status_code, dict(response.headers), body)
+
+
+def _never_left(error: requests.exceptions.RequestException) -> bool:
+    """Return whether the fault came before the request went out."""
+    if isinstance(error, _NOT_SENT):
+        return True
+    cause = error.args[0] if error.args else None
+    reason = cause.reason if isinstance(cause, MaxRetryError) else cause
+    return isinstance(reason, NewConnectionError | ConnectTimeoutError)

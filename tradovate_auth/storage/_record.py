@@ -1,0 +1,80 @@
+"""What a storage keeps, and the protocol that every storage follows."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from .._ledger import Ledger
+from ..models import AccessToken
+
+__all__ = ["Record", "Storage"]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """All that processes share about one user of one environment. Moments are the server's."""
+
+    revision: int = 0
+    """One more with every save: a save is granted only to whoever has seen the newest."""
+    generation: int = 0
+    """Of the newest token ever granted, also after that token is gone."""
+    tokens: Mapping[str, AccessToken] = field(default_factory=dict)
+    """By the `cid` of the API key that obtained it."""
+    refused: int = 0
+    """Up to which generation an auth endpoint has refused tokens: nobody uses those any more."""
+    offered: int = 0
+    """Up to which generation a lapsed token has been offered for renewal."""
+    hosts: Mapping[str, str] = field(default_factory=dict)
+    """The hosts that the server assigned, by key (P§1.2)."""
+    ledger: Ledger = field(default_factory=Ledger)
+    offset: float = 0.0
+    """The server's clock minus the storage's own, in seconds."""
+
+
+class Storage(Protocol):
+    """What a storage can do. Every method may block and may be called from any thread.
+
+    The order of a pass over it: `load` → `exclusive` → `load` again → decide → call the server → `save` → give the lock
+    back. The lock saves calls; what keeps a late writer from harm is `save`, which compares.
+    """
+
+    @property
+    def name(self) -> str:
+        """What kind of storage this is and where, without any secret, for `Status`."""
+        ...
+
+    def now(self) -> float:
+        """Return the storage's own clock in seconds since the epoch: the same for everybody who shares it.
+
+        Raises:
+            StorageError: The storage cannot be asked.
+        """
+        ...
+
+    def load(self, key: str) -> Record | None:
+        """Return the newest record under the key, or None if there is none.
+
+        Raises:
+            StorageError: The storage cannot be read.
+        """
+        ...
+
+    def save(self, key: str, record: Record) -> bool:
+        """Keep a record if its `revision` is one above the kept one's (1 where there is none); return whether it was.
+
+        Raises:
+            StorageError: The storage cannot be written; nothing was changed.
+        """
+        ...
+
+    def exclusive(self, key: str, timeout: float) -> AbstractContextManager[None]:
+        """Return a context in which nobody else holds this key, in any process that shares the storage.
+
+        Args:
+            timeout: Longest wait for it in seconds.
+
+        Raises:
+            StorageError: On entering: it was not free in time, or the storage cannot be reached.
+        """
+        ...
