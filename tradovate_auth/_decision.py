@@ -225,7 +225,7 @@ TABLE: Final[tuple[Row, ...]] = (
             v.token is not None
             and not v.offered
             and v.now - v.ends_at < v.pace.hour
-            and v.ledger.renewal_wait(v.now, v.pace, v.budget, scheduled=False) <= 0
+            and v.ledger.renewals_spent(v.now, v.pace, v.budget) <= 0
         ),
         lambda v: Renew(v.token, scheduled=False) if v.token is not None else Idle(),
     ),

@@ -170,7 +170,7 @@ class Exchange:
 
     def _renewal_refused(self, token: AccessToken, text: str, at: float, pace: Pace) -> None:
         """Nobody uses this token again. If it should have lived on, its session was ended by somebody else (P§5.1)."""
-        evicted = not token.known_expiry or token.expires_at.timestamp() > at
+        evicted = token.known_expiry and token.expires_at.timestamp() > at
         text = scrub(text, (*self.account.credentials.secrets(), token.value))
 
         def refusing(record: Record) -> Record:

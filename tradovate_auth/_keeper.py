@@ -5,6 +5,7 @@ fork has stopped the timer) sets the `fresh_until` of the object that it has loo
 flight publishes at the same moment is not touched by that.
 """
 
+import copy
 import logging
 import math
 import threading
@@ -19,7 +20,14 @@ from ._ledger import Ledger
 from ._lifecycle import Landing, Lifecycle
 from ._refusals import Refusals
 from ._schedule import LONGEST_SLEEP, Schedule
-from .errors import ConfigurationError, ProviderClosed, StorageError, TokenTimeout, TradovateAuthError
+from .errors import (
+    ConfigurationError,
+    ProviderClosed,
+    StorageError,
+    Throttled,
+    TokenTimeout,
+    TradovateAuthError,
+)
 from .events import Event, LoggedIn, quiet
 from .models import AccessToken
 
@@ -80,9 +88,16 @@ class Keeper:
         self._cured = False
         self._quiet_until = -math.inf
         self._failure: tuple[TradovateAuthError, float] | None = None
+        self._paused_until = -math.inf
 
-    def approach(self, min_ttl: float) -> Generator[Flight, None, AccessToken]:
-        """Yield the flights that a caller has to wait for, one after another; return the token that they lead to."""
+    def approach(self, min_ttl: float, patience: float) -> Generator[Flight, None, AccessToken]:
+        """Yield the flights that a caller has to wait for, one after another; return the token that they lead to.
+
+        Args:
+            min_ttl: Seconds that the token should still live.
+            patience: Seconds that the caller has in all; one who cannot outlast a penalty is told at once.
+        """
+        deadline = self.elapsed() + patience
         asked = False
         for _ in range(_FLIGHTS_PER_CALL):
             if self.closed:
@@ -97,6 +112,8 @@ class Keeper:
                 self.want_newer(held.token.generation)
             else:
                 self._raise_failure(now)
+                if self._paused_until > max(now, deadline):
+                    raise Throttled("The server asked to slow down.", self._paused_until - now)
                 self._login_wanted = True
             flight = self.flight.join()
             if flight.thread_id == threading.get_ident():
@@ -161,8 +178,10 @@ class Keeper:
 
     def tick(self) -> float | None:
         """See `_schedule`: start a flight if one is due; it may renew and adopt, but not log in."""
-        if self.closed or self.held.token is None:
+        if self.closed:
             return None
+        if self.held.token is None:
+            return LONGEST_SLEEP
         wait = self.held.again_at - self.elapsed()
         if wait > 0:
             return wait
@@ -173,15 +192,15 @@ class Keeper:
         self.held.fresh_until = self.held.again_at = -math.inf
 
     def _raise_failure(self, now: float) -> None:
-        failure = self._failure
-        if failure is not None and now < failure[1]:
-            error = failure[0]
-            left = (
-                None
-                if error.retry_after is None
-                else max(error.retry_after - (now - failure[1]) - _FAILURE_MEMORY, 0.0)
-            )
-            raise type(error)(error.message, left, error.advice)
+        if self._failure is None:
+            return
+        error, since = self._failure
+        if now - since < min(
+            _FAILURE_MEMORY, _FAILURE_MEMORY if error.retry_after is None else error.retry_after
+        ):
+            own = copy.copy(error)
+            own.retry_after = None if error.retry_after is None else error.retry_after - (now - since)
+            raise own
 
     def _work(self) -> Aftermath:
         """Fly once: run the pass and publish what it brings. On the flight's thread; the only writer of `held`."""
@@ -225,6 +244,7 @@ class Keeper:
         else:
             held = _nothing()
         self._login_wanted = False
+        self._paused_until = now + landing.pause if landing.pause else -math.inf
         if self._replace <= max(need.replace, token.generation - 1 if token is not None else 0):
             self._replace = 0
         if token is not None and need.doubted:
@@ -234,10 +254,7 @@ class Keeper:
         self.held = held
         failed = landing.error if token is None else None
         if failed is not None:
-            memory = (
-                _FAILURE_MEMORY if failed.retry_after is None else min(_FAILURE_MEMORY, failed.retry_after)
-            )
-            self._failure = (failed, now + memory)
+            self._failure = (failed, now)
         elif self._schedule is not None and token is not None and not self.closed:
             self._schedule.start()
             self._schedule.nudge()

@@ -142,9 +142,13 @@ class Ledger:
             _wait(self.logins, budget.logins, now, pace.hour),
         )
 
+    def renewals_spent(self, now: float, pace: Pace, budget: Budget) -> float:
+        """Seconds until the budget alone lets a renewal go out; 0.0 for now."""
+        return _wait(self.renewals, budget.renewals, now, pace.hour)
+
     def renewal_wait(self, now: float, pace: Pace, budget: Budget, *, scheduled: bool) -> float:
         """Seconds until the budget and the pace let a renewal go out; 0.0 for now."""
-        wait = _wait(self.renewals, budget.renewals, now, pace.hour)
+        wait = self.renewals_spent(now, pace, budget)
         if scheduled:
             pause = 0.0 if self.renewed_at is None else self.renewed_at + pace.between_renewals - now
             return max(wait, pause, self.retry_at - now, 0.0)

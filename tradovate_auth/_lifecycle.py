@@ -1,7 +1,7 @@
 """One blocking pass over an account: look, decide, exchange, save.
 
 The order: look at the storage and decide; if an exchange is needed, take the storage's lock, look again, decide *again*,
-exchange, save, give the lock back. A penalty is waited for outside the lock. What is decided, and why, is in `_decision`;
+exchange, save, give the lock back. A penalty ends the pass, and the next one begins with waiting for it, outside the lock. What is decided, and why, is in `_decision`;
 what an exchange does to the record, in `_exchange`.
 """
 
@@ -33,6 +33,8 @@ class Landing:
     ends_in: float = 0.0
     """Seconds until the token ends."""
     error: TradovateAuthError | None = None
+    pause: float = 0.0
+    """Seconds that the server wants us to wait before the next pass goes on: those with less time leave now."""
     final: bool = False
     """The storage was read and says that no token can be used, rather than that it could not be read."""
     record: Record = field(default_factory=Record)
@@ -83,11 +85,13 @@ class Lifecycle:
             return self._unsaved(journal.obtained)
 
     def _run(self, held: AccessToken | None, need: Need, journal: Journal) -> Landing:
+        exchanged = False
         for _ in range(_ROUNDS):
             record = self.account.load()
             view = self.survey(record, held, need)
             decision = decide(view)
             if isinstance(decision, Renew | Login):
+                exchanged = True
                 with self.account.exclusive():
                     view, record, decision = self._settle(held, need, journal)
             match decision:
@@ -98,6 +102,8 @@ class Lifecycle:
                     return Landing(error=error, final=True, record=record)
                 case Idle():
                     return Landing(record=record)
+                case Pause(seconds) if exchanged:
+                    return Landing(pause=seconds, record=record)
                 case Pause(seconds):
                     self.account.sit_out(seconds)
                 case Renew() | Login():

@@ -150,7 +150,7 @@ class TokenProvider:
         if self._elapsed() < held.fresh_until and not min_ttl:
             return held.token
         deadline = math.inf if timeout is None else time.monotonic() + timeout
-        approach = self._keeper.approach(min_ttl)
+        approach = self._keeper.approach(min_ttl, math.inf if timeout is None else timeout)
         try:
             while True:
                 flight = next(approach)
@@ -172,7 +172,7 @@ class TokenProvider:
         held = self._keeper.held
         if self._elapsed() < held.fresh_until and not min_ttl:
             return held.token
-        approach = self._keeper.approach(min_ttl)
+        approach = self._keeper.approach(min_ttl, math.inf)
         try:
             while True:
                 await next(approach).await_landing()
