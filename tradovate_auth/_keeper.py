@@ -31,7 +31,7 @@ from .errors import (
 from .events import Event, LoggedIn, quiet
 from .models import AccessToken
 
-__all__ = ["Held", "Keeper"]
+__all__ = ["NOTHING", "Held", "Keeper"]
 
 _log: Final = logging.getLogger("tradovate_auth")
 _log.addHandler(logging.NullHandler())
@@ -56,8 +56,7 @@ class Held:
         self.fresh_until = min(again_at, usable_until)
 
 
-def _nothing() -> Held:
-    return Held(None, -math.inf, -math.inf)  # type: ignore[arg-type]  # never fresh, never usable, never served
+NOTHING: Final = Held(None, -math.inf, -math.inf)  # type: ignore[arg-type]  # never fresh, never usable, never served
 
 
 class Keeper:
@@ -72,7 +71,7 @@ class Keeper:
         on_event: Callable[[Event], object] | None,
     ) -> None:
         account = lifecycle.account
-        self.held = _nothing()
+        self.held = NOTHING
         self.closed = False
         self.last_event: Event | None = None
         self.refusals = Refusals()
@@ -130,7 +129,7 @@ class Keeper:
         held = self.held
         if self.closed:
             return False
-        if held.token is None or token.generation != held.token.generation:
+        if held is NOTHING or token.generation != held.token.generation:
             return True
         if self.refusals.is_final(token.generation, method, path):
             return False
@@ -180,7 +179,7 @@ class Keeper:
         """See `_schedule`: start a flight if one is due; it may renew and adopt, but not log in."""
         if self.closed:
             return None
-        if self.held.token is None:
+        if self.held is NOTHING:
             return LONGEST_SLEEP
         wait = self.held.again_at - self.elapsed()
         if wait > 0:
@@ -242,7 +241,7 @@ class Keeper:
         elif token is not None:
             held = Held(token, now + landing.again_in, now + landing.ends_in)
         else:
-            held = _nothing()
+            held = NOTHING
         self._login_wanted = False
         self._paused_until = now + landing.pause if landing.pause else -math.inf
         if self._replace <= max(need.replace, token.generation - 1 if token is not None else 0):
@@ -252,6 +251,8 @@ class Keeper:
         if before.doubted and token is before.token and not need.doubted:
             held.doubted, held.fresh_until = True, -math.inf  # doubted while this flight was on its way
         self.held = held
+        if self.closed:
+            held.fresh_until = -math.inf  # looked at after publishing: close() looks the other way round
         failed = landing.error if token is None else None
         if failed is not None:
             self._failure = (failed, now)
