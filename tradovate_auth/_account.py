@@ -169,10 +169,9 @@ class Account:
         except TradovateAuthError:
             raise
         except Exception as error:  # noqa: BLE001  # a transport of the user's own may raise anything
-            # Not chained: a foreign exception may hold the request, and with it the password.
-            raise TransportError(
-                f"The transport failed with {type(error).__name__}.", None, None, True
-            ) from None
+            kind = type(error).__name__
+        # Raised out here, not even as context: a foreign exception may hold the request, and with it the password.
+        raise TransportError(f"The transport failed with {kind}.", None, None, True)
 
     def _server_now(self, reply: Reply, asked: float, record: Record) -> float:
         read, date = self.storage.now(), server_time(reply)

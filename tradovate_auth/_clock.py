@@ -32,7 +32,7 @@ class Wakeup:
 
     def wait(self, timeout: float) -> bool:
         """See `Waitable.wait`."""
-        return self._asleep.acquire(timeout=timeout)
+        return self._asleep.acquire(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX))
 
 
 class Clock(Protocol):

@@ -118,6 +118,12 @@ class View:
         return min(waits, default=self.stale_at - self.now)
 
     @property
+    def latched(self) -> Latch | None:
+        """The latch, unless it has lifted for one more try."""
+        lifted = self.latch is not None and self.latch.until is not None and self.latch.until <= self.now
+        return None if lifted else self.latch
+
+    @property
     def hold(self) -> Hold | None:
         """What the server, or an eviction, forbids now."""
         return self.ledger.hold_at(self.now)
@@ -230,11 +236,7 @@ TABLE: Final[tuple[Row, ...]] = (
         lambda v: Renew(v.token, scheduled=False) if v.token is not None else Idle(),
     ),
     ("nobody waits", lambda v: not v.need.login, lambda _: Idle()),
-    (
-        "latched",
-        lambda v: v.latch is not None and not (v.latch.until is not None and v.latch.until <= v.now),
-        _latched,
-    ),
+    ("latched", lambda v: v.latched is not None, _latched),
     (
         "not allowed",
         lambda v: not v.may_login,

@@ -151,11 +151,12 @@ class Exchange:
             tokens = {**record.tokens, self.account.cid: token}
             return replace(record, generation=token.generation, tokens=tokens, hosts=hosts, ledger=ledger)
 
+        unsaved = ""
         try:
             stored = self.account.update(granting)
         except StorageError as error:
             stored = granting(seen)  # a granted token is used, come what may
-            self.journal.warn(f"a token was granted but could not be stored: {error.message}")
+            unsaved = f"a token was granted but could not be stored: {error.message}"
         token = stored.tokens[self.account.cid]
         self.journal.obtained = token
         event = events.Renewed if renewed else events.LoggedIn
@@ -164,7 +165,7 @@ class Exchange:
         )
         if stored.hosts != seen.hosts:
             self.journal.add(events.HostsMoved(account=self.journal.account, hosts=token.hosts))
-        for reason in oddities(token, renewed):
+        for reason in filter(None, (unsaved, *oddities(token, renewed))):
             self.journal.warn(reason)
         return token
 

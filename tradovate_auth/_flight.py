@@ -18,7 +18,9 @@ import _thread
 import asyncio
 import atexit
 import contextlib
+import contextvars
 import copy
+import encodings.idna  # noqa: F401  # the first name lookup would import it: see `let_flights_land`
 import math
 import os
 import sys
@@ -27,14 +29,20 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from types import FrameType
 from typing import Any, Final
 
 from .errors import TokenTimeout
 
-__all__ = ["Aftermath", "Flight", "SingleFlight", "run_on_flight"]
+__all__ = ["Aftermath", "Flight", "SingleFlight", "let_flights_land", "run_on_flight"]
 
+_FORK_PATIENCE: Final = 1.0  # seconds that a fork waits for a login that is on its way
+_IMPORT_PATIENCE: Final = 2.0  # seconds that it waits for the imports that one has caused
+_LOOK: Final = 0.001
 _EXIT_PATIENCE: Final = 10.0  # seconds that a leaving interpreter waits for a login that is on its way
 _in_air: "dict[int, Flight]" = {}
+# Goes along wherever a transport continues: into its tasks, and into threads that are given the context.
+_flying: "contextvars.ContextVar[Flight | None]" = contextvars.ContextVar("_flying", default=None)
 
 Aftermath = tuple[BaseException | None, Callable[[], None]]
 """A flight's error, and what is to be done once it has landed."""
@@ -44,16 +52,25 @@ class Flight:
     """One attempt on its way. It lands whether or not anybody waits for it."""
 
     def __init__(self) -> None:
-        self.thread_id: int | None = None
         self.born = time.monotonic()
         self._outcome: Future[BaseException | None] = Future()
         # A future that is merely pending would be cancelled for everybody by one waiter's cancellation.
         self._outcome.set_running_or_notify_cancel()
+        self._heirs: dict[None, Flight] = {}
 
     @property
     def landed(self) -> bool:
         """Whether it is over."""
         return self._outcome.done()
+
+    @property
+    def aboard(self) -> bool:
+        """Whether the caller is part of its work, and would wait for itself."""
+        return not self.landed and _flying.get() is self
+
+    def heir(self, candidate: "Flight") -> "Flight":
+        """Return the one flight that replaces this stuck one: the candidate, unless another was faster."""
+        return self._heirs.setdefault(None, candidate)
 
     def land(self, error: BaseException | None) -> None:
         """Wake all waiters; with an error, each of them raises a copy of it."""
@@ -108,7 +125,9 @@ class SingleFlight:
         pid = os.getpid()
         flight = self._in_air.setdefault(pid, mine)
         if flight is not mine and mine.born - flight.born > self._ceiling:
-            self._in_air[pid] = flight = mine
+            flight = flight.heir(mine)
+            if flight is mine:
+                self._in_air[pid] = mine
         if flight is mine:
             self._launch(mine)
         return flight
@@ -116,29 +135,42 @@ class SingleFlight:
     def _launch(self, flight: Flight) -> None:
         _in_air[id(flight)] = flight
         try:
-            _thread.start_new_thread(self._fly, (flight, threading.gettrace(), threading.getprofile()))
+            _thread.start_new_thread(self._take_off, (flight, threading.gettrace(), threading.getprofile()))
         except RuntimeError:
             # An interpreter that is shutting down starts no thread any more; what is left to do is done here.
-            self._fly(flight, None, None)
+            contextvars.copy_context().run(self._fly, flight)
+        except BaseException:
+            # Ctrl-C between the election and the start: nobody may wait for what never takes off.
+            self._leave_air(flight)
+            flight.land(None)
+            raise
 
-    def _fly(self, flight: Flight, trace: Any, profile: Any) -> None:
+    def _take_off(
+        self, flight: Flight, trace: Any, profile: Any
+    ) -> None:  # pragma: no cover  # before the tracer
         if trace is not None:
             sys.settrace(trace)
         if profile is not None:
             sys.setprofile(profile)
         threading.current_thread().name = "tradovate_auth flight"
-        flight.thread_id = threading.get_ident()
+        self._fly(flight)
+
+    def _fly(self, flight: Flight) -> None:
+        _flying.set(flight)
         error: BaseException | None
         try:
             error, afterwards = self._work()
         except BaseException as raised:  # noqa: BLE001  # it is the waiters', whatever it is
             error, afterwards = raised, _nothing
         # Out of the air before it lands: whoever is woken and joins again gets a new flight.
+        self._leave_air(flight)
+        flight.land(error)
+        afterwards()
+
+    def _leave_air(self, flight: Flight) -> None:
         if self._in_air.get(os.getpid()) is flight:
             self._in_air.pop(os.getpid(), None)
         _in_air.pop(id(flight), None)
-        flight.land(error)
-        afterwards()
 
 
 def _nothing() -> None:
@@ -158,7 +190,10 @@ async def run_on_flight(work: Callable[[], None]) -> None:
 def _raise_copy(error: BaseException | None) -> None:
     if error is None:
         return
-    own = copy.copy(error)
+    try:
+        own = copy.copy(error)
+    except Exception:  # noqa: BLE001  # a foreign exception, with a constructor that its `args` do not fit
+        raise error from None
     own.__cause__ = error
     raise own
 
@@ -196,13 +231,44 @@ async def _landing_in_trio(outcome: "Future[BaseException | None]") -> None:
     await woken.wait()
 
 
+def _importing() -> bool:
+    """Return whether another thread is in the middle of an import."""
+    here = threading.get_ident()
+    for thread_id, innermost in sys._current_frames().items():  # noqa: SLF001  # documented, the underscore is a warning
+        frame: FrameType | None = innermost if thread_id != here else None
+        while frame is not None:
+            if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+                return True
+            frame = frame.f_back
+    return False
+
+
+def let_flights_land() -> None:
+    """Before a fork: let a login land if it is quick. Blocks for a second, or three where a flight is still importing.
+
+    The child then shares its session instead of opening one more.
+
+    And it is the beginning of a flight that no child should inherit: the locks of half-imported modules and of OpenSSL, which
+    is loading certificates, would be held there for ever. What takes longer than this is waiting for the server.
+    """
+    _settle_all(_FORK_PATIENCE)
+    deadline = time.monotonic() + _IMPORT_PATIENCE
+    while _in_air and _importing() and time.monotonic() < deadline:
+        time.sleep(_LOOK)
+
+
+def _settle_all(patience: float) -> None:
+    deadline = time.monotonic() + patience
+    for flight in list(_in_air.values()):
+        if not flight.aboard:
+            flight.settle(max(deadline - time.monotonic(), 0.0))
+
+
 def _wait_at_exit() -> None:
     """Let a login that is on its way land and be saved: the session it opens would be lost otherwise."""
-    deadline = time.monotonic() + _EXIT_PATIENCE
-    for flight in list(_in_air.values()):
-        flight.settle(max(deadline - time.monotonic(), 0.0))
+    _settle_all(_EXIT_PATIENCE)
 
 
 atexit.register(_wait_at_exit)
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch  # the other way on Windows
     os.register_at_fork(after_in_child=_in_air.clear)

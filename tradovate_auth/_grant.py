@@ -75,9 +75,9 @@ def oddities(token: AccessToken, previous: AccessToken | None) -> list[str]:
         )
     elif previous is not None and previous.known_expiry and token.expires_at <= previous.expires_at:
         found.append("the new token ends no later than the one before it")
-    status = token.details.get("userStatus", "Active")
-    if status != "Active":
+    status = token.details.get("userStatus")
+    if status not in (None, "Active"):
         found.append(f"the server calls this user {str(status)[:40]!r}")
     if hint := token.details.get("hibpHint"):
-        found.append(f"the server says that the password is known from a leak ({str(hint)[:40]})")
+        found.append(f"the server says that the password is known from a leak ({str(hint)[:40]!r})")
     return found

@@ -9,16 +9,14 @@ There are two flows because the clients want two; they differ in how they wait a
 `yield`: a client may close the generator from another task, or never come back.
 """
 
-from collections.abc import AsyncGenerator, Generator
-from typing import Any, Final, Generic, Protocol, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterable, Generator
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from ._bearer import ONE_SHOT_TTL, Bearer
+from ._bearer import ONE_SHOT_TTL, READING, RENEW, Bearer
 from .errors import TradovateAuthError
 from .models import AccessToken
 
 __all__ = ["HttpxBearer"]
-
-_LOST_HEADER: Final = frozenset({"GET", "HEAD"})
 
 
 class _Url(Protocol):
@@ -50,6 +48,13 @@ class _Response(Protocol):
 
     @property
     def request(self) -> Any: ...
+    @property
+    def history(self) -> Any: ...
+
+
+class _Retry(NamedTuple):
+    request: Any
+    min_ttl: float = 0.0
 
 
 RequestT = TypeVar("RequestT", bound=_Request)
@@ -63,60 +68,72 @@ class HttpxBearer(Bearer, Generic[RequestT, ResponseT]):
 
     def sync_auth_flow(self, request: RequestT) -> Generator[RequestT, ResponseT, None]:
         """Sign a request of a synchronous client. The client calls this."""
-        if not self._is_ours(request):
-            yield request
-            return
-        whole = isinstance(request.stream, self._byte_stream) or self._fits(request)
-        if whole and not isinstance(request.stream, self._byte_stream):
-            whole = self._was_whole(request, request.read())
-        token = self._get() if whole else self._get(min_ttl=ONE_SHOT_TTL)
-        self._stamp(request, token)
+        token, whole = self._sign_at_once(request), True
+        if token is None:
+            if self._target(request.url) is None:
+                yield request
+                return
+            whole = isinstance(request.stream, self._byte_stream)
+            if not whole and self._fits(request):
+                whole = self._was_whole(request, request.read())
+            token = self._get() if whole else self._get(min_ttl=ONE_SHOT_TTL)
+            self._stamp(request, token)
         response = yield request
-        if response.status_code < 400 and not token.strikes.count:
+        if response.status_code < 400 and response.status_code != 307 and not token.strikes.count:
             return
-        if not self._worth_while(response, token, whole=whole):
+        if (retry := self._judge(response, token, whole=whole)) is None:
             return
         try:
-            fresh = self._get()
+            fresh = self._get(min_ttl=retry.min_ttl)
         except TradovateAuthError:
             return
-        if (again := self._again(response, fresh)) is not None:
-            self._conclude((yield again), fresh)
+        if self._sign_again(retry, token, fresh):
+            self._conclude((yield retry.request), fresh)
 
     async def async_auth_flow(self, request: RequestT) -> AsyncGenerator[RequestT, ResponseT]:
         """Sign a request of an asynchronous client, under asyncio or trio. The client calls this."""
-        if not self._is_ours(request):
-            yield request
-            return
-        whole = isinstance(request.stream, self._byte_stream) or self._fits(request)
-        if whole and not isinstance(request.stream, self._byte_stream):
-            whole = self._was_whole(request, await request.aread())
-        token = await self.provider.aget(min_ttl=0.0 if whole else ONE_SHOT_TTL)
-        self._stamp(request, token)
+        token, whole = self._sign_at_once(request), True
+        if token is None:
+            if self._target(request.url) is None:
+                yield request
+                return
+            whole = isinstance(request.stream, self._byte_stream)
+            if not whole and self._fits(request):
+                # A file is synchronous also here; httpx itself refuses those that are too long to be read ahead.
+                asynchronous = isinstance(request.stream, AsyncIterable)
+                whole = self._was_whole(request, await request.aread() if asynchronous else request.read())
+            token = await self.provider.aget(min_ttl=0.0 if whole else ONE_SHOT_TTL)
+            self._stamp(request, token)
         response = yield request
-        if response.status_code < 400 and not token.strikes.count:
+        if response.status_code < 400 and response.status_code != 307 and not token.strikes.count:
             return
-        if not self._worth_while(response, token, whole=whole):
+        if (retry := self._judge(response, token, whole=whole)) is None:
             return
         try:
-            fresh = await self.provider.aget()
+            fresh = await self.provider.aget(min_ttl=retry.min_ttl)
         except TradovateAuthError:
             return
-        if (again := self._again(response, fresh)) is not None:
-            self._conclude((yield again), fresh)
+        if self._sign_again(retry, token, fresh):
+            self._conclude((yield retry.request), fresh)
 
-    def _is_ours(self, request: _Request) -> bool:
-        url: _Url = request.url
-        if (url.scheme, url.host, url.port) in self._routes.triples:
-            return True
-        return self._target(url) is not None
+    def _sign_at_once(self, request: _Request) -> AccessToken | None:
+        """Sign a request as nearly all are: bytes for a body, a trusted origin, a fresh token. None: do it the long way."""
+        routes, elapsed, url = self._routes, self._elapsed, request.url
+        if (
+            elapsed() < routes.held.fresh_until
+            and request.stream.__class__ is self._byte_stream
+            and url.scheme == routes.scheme
+            and (url.host, url.port) in routes.hosts
+        ):
+            request.headers["Authorization"] = routes.held.token.authorization
+            return routes.held.token
+        return None
 
     def _target(self, url: _Url) -> str | None:
         return self._routes.find(url.scheme, url.netloc.decode("ascii"))
 
     def _stamp(self, request: _Request, token: AccessToken) -> None:
-        if token is not self._routes.token:
-            self._routes_for(token)
+        self._routes_for(token)
         if self._routes.targets:
             self._reroute(request)
         request.headers["Authorization"] = token.authorization
@@ -129,12 +146,14 @@ class HttpxBearer(Bearer, Generic[RequestT, ResponseT]):
             request.headers["Host"] = target
 
     def _fits(self, request: _Request) -> bool:
-        """Return whether a body that is not bytes may be read before it is sent: its length is known, and not too much.
-
-        A length of 0 for something that is no bytes is what httpx makes of a pipe.
-        """
+        """Return whether a body that is not bytes may be read before it is sent: its length is known, and not too much."""
         length = request.headers.get("Content-Length", "")
-        return bool(length.isdigit() and 0 < int(length) <= self._resend_limit)
+        if length == "0":
+            # httpx takes a pipe for an empty file, announces that, and fails on the first byte. Sent in chunks it arrives.
+            del request.headers["Content-Length"]
+            request.headers["Transfer-Encoding"] = "chunked"
+            return False
+        return bool(length.isdigit() and int(length) <= self._resend_limit)
 
     def _was_whole(self, request: _Request, body: bytes) -> bool:
         """Return whether a body that was just read was the whole one, and announce its real length.
@@ -146,27 +165,45 @@ class HttpxBearer(Bearer, Generic[RequestT, ResponseT]):
         request.headers["Content-Length"] = str(len(body))
         return len(body) <= announced
 
-    def _worth_while(self, response: ResponseT, token: AccessToken, *, whole: bool) -> bool:
-        """Report an answer; return whether to ask for another token and send its request again."""
+    def _judge(self, response: ResponseT, token: AccessToken, *, whole: bool) -> "_Retry | None":
+        """Report an answer; return which request to send again, if any, and what to ask of the next token."""
         request = response.request
-        if self._target(request.url) is None:
-            return False
+        ours = self._target(request.url) is not None
         carried = request.headers.get("Authorization") == token.authorization
-        if response.status_code != 401:
-            if carried:
-                self.provider.report(token, response.status_code)
-            return False
-        if not carried:
-            # The library took our header away on a redirect between two of our hosts.
-            return request.method in _LOST_HEADER
-        return self._rejected(token, request.method, request.url.path) and whole
-
-    def _again(self, response: ResponseT, fresh: AccessToken) -> RequestT | None:
-        request: RequestT = response.request
-        if request.headers.get("Authorization") == fresh.authorization:
+        if carried and response.status_code != 401:
+            self.provider.report(token, response.status_code)
+        if (moved := self._moved_hop(response, token)) is not None:
+            return _Retry(moved, RENEW)
+        if not ours or response.status_code != 401:
             return None
+        if carried:
+            again = self._rejected(token, request.method, request.url.path) and whole
+        else:
+            # The library took our header away on a redirect between two of our hosts.
+            again = request.method in READING
+        return _Retry(request) if again else None
+
+    def _moved_hop(self, response: ResponseT, token: AccessToken) -> Any:
+        """Return the request of a hop that came to a host which is ours no more, or None."""
+        for answer in (*response.history, response):
+            request = answer.request
+            origin = request.url.scheme, request.url.netloc.decode("ascii")
+            if (
+                request.method in READING
+                and request.headers.get("Authorization") == token.authorization
+                and self._moved(token, origin, answer.status_code, answer.headers)
+            ):
+                return request
+        return None
+
+    def _sign_again(self, retry: "_Retry", token: AccessToken, fresh: AccessToken) -> bool:
+        """Sign a request once more; return whether that makes a difference."""
+        request, url = retry.request, retry.request.url
+        # The generation counts: a server may extend a session without changing the token's text.
+        if fresh.generation == token.generation and "Authorization" in request.headers:
+            return False
         self._stamp(request, fresh)
-        return request
+        return not retry.min_ttl or request.url != url
 
     def _conclude(self, response: ResponseT, token: AccessToken) -> None:
         request = response.request

@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from .errors import TransportError
-from .transport import ANSWER_LIMIT, Call, Reply, root_cause
+from .errors import ConfigurationError
+from .transport import ANSWER_LIMIT, CONNECT_SHARE, Call, Outcome, Reply, tls_context, unreachable, within
 
 __all__ = ["HttpxTransportBase"]
 
@@ -20,8 +20,11 @@ class HttpxTransportBase:
         client: Send through this synchronous one, which must not be the authenticated one; None opens a new one for each
             call, with the proxies and certificates of the environment.
         proxy: URL of a proxy.
-        verify: As in httpx: False, or an SSL context.
-        cert: As in httpx: a client certificate.
+        verify: False, or an SSL context, or the path of a CA bundle.
+        cert: The path of a client certificate, or of it and its key, or of both and the key's password.
+
+    Raises:
+        ConfigurationError: A certificate cannot be read, or a client of one's own came with options that it already has.
     """
 
     def __init__(
@@ -35,7 +38,10 @@ class HttpxTransportBase:
     ) -> None:
         self._library = library
         self._client = client
-        self._options = {"proxy": proxy, "verify": verify, "cert": cert}
+        if client is not None and (proxy, verify, cert) != (None, True, None):
+            raise ConfigurationError("proxy, verify and cert belong to the client that was handed in.")
+        context = tls_context(verify, cert, library.create_ssl_context)
+        self._options = {"proxy": proxy, "verify": context}
         self._never_left = (
             library.ConnectError,
             library.ConnectTimeout,
@@ -47,16 +53,15 @@ class HttpxTransportBase:
 
     def send(self, call: Call, timeout: float) -> Reply:
         """See `Transport.send`."""
+        return within(timeout, lambda: self._exchange(call, timeout))
+
+    def _exchange(self, call: Call, timeout: float) -> Outcome:
         deadline = time.monotonic() + timeout
         try:
             with self._lease() as client:
                 return self._send(client, call, timeout, deadline)
         except (self._library.HTTPError, self._library.InvalidURL) as error:
-            # Not chained: httpx' exceptions hold the request, and with it the password.
-            sent = not isinstance(error, self._never_left)
-            raise TransportError(
-                f"The auth server could not be reached: {root_cause(error)}.", None, None, sent
-            ) from None
+            return unreachable(error, sent=not isinstance(error, self._never_left))
 
     @contextlib.contextmanager
     def _lease(self) -> Iterator[Any]:
@@ -73,7 +78,7 @@ class HttpxTransportBase:
             call.url,
             headers=dict(call.headers),
             content=call.body,
-            timeout=timeout,
+            timeout=self._library.Timeout(timeout, connect=timeout * CONNECT_SHARE),
             auth=self._library.Auth(),
             follow_redirects=False,
         ) as response:

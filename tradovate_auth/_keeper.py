@@ -8,7 +8,6 @@ flight publishes at the same moment is not touched by that.
 import copy
 import logging
 import math
-import threading
 from collections.abc import Callable, Generator
 from typing import Final
 
@@ -16,6 +15,7 @@ from ._decision import Need
 from ._defaults import SESSIONS_OPENED, session_opened
 from ._exchange import Journal
 from ._flight import Aftermath, Flight, SingleFlight
+from ._held import NOTHING, Held
 from ._ledger import Ledger
 from ._lifecycle import Landing, Lifecycle
 from ._refusals import Refusals
@@ -28,7 +28,7 @@ from .errors import (
     TokenTimeout,
     TradovateAuthError,
 )
-from .events import Event, LoggedIn, quiet
+from .events import Event, LoggedIn, RenewalFailed, StorageBack, StorageLost, quiet
 from .models import AccessToken
 
 __all__ = ["NOTHING", "Held", "Keeper"]
@@ -41,22 +41,6 @@ _FAILURE_MEMORY: Final = 1.0  # seconds for which callers are told the last fail
 _RETRY: Final = 1.0  # seconds until the storage is tried again for a token that still lives
 _STUCK: Final = 30  # flights older than so many auth calls are given up
 _FLIGHTS_PER_CALL: Final = 4
-
-
-class Held:
-    """A token and when to look at it again, by the clock that never jumps. The hot path reads `fresh_until` alone."""
-
-    __slots__ = ("again_at", "doubted", "fresh_until", "token", "usable_until")
-
-    def __init__(self, token: AccessToken, again_at: float, usable_until: float) -> None:
-        self.token = token
-        self.again_at = again_at
-        self.usable_until = usable_until
-        self.doubted = False
-        self.fresh_until = min(again_at, usable_until)
-
-
-NOTHING: Final = Held(None, -math.inf, -math.inf)  # type: ignore[arg-type]  # never fresh, never usable, never served
 
 
 class Keeper:
@@ -88,6 +72,7 @@ class Keeper:
         self._quiet_until = -math.inf
         self._failure: tuple[TradovateAuthError, float] | None = None
         self._paused_until = -math.inf
+        self._storage_lost = False
 
     def approach(self, min_ttl: float, patience: float) -> Generator[Flight, None, AccessToken]:
         """Yield the flights that a caller has to wait for, one after another; return the token that they lead to.
@@ -114,15 +99,16 @@ class Keeper:
                 if self._paused_until > max(now, deadline):
                     raise Throttled("The server asked to slow down.", self._paused_until - now)
                 self._login_wanted = True
-            flight = self.flight.join()
-            if flight.thread_id == threading.get_ident():
-                raise ConfigurationError(
-                    "The transport of the auth calls asked for the very token that it is to fetch.",
-                    None,
-                    "Give the transport a session or client of its own, without TradovateAuth.",
-                )
-            yield flight
+            yield self._join()
         raise TokenTimeout("The token was refused as often as it was renewed.")
+
+    def renewing(self, token: AccessToken) -> Generator[Flight, None, None]:
+        """Yield the flights to wait for until one has asked for a newer token: one in the air may not have heard of it."""
+        self.want_newer(token.generation)
+        for _ in range(_FLIGHTS_PER_CALL):
+            if self._replace < token.generation:
+                return
+            yield self._join()
 
     def doubt(self, token: AccessToken, method: str, path: str) -> bool:
         """Doubt a token that was answered with 401; return whether asking again can bring another answer."""
@@ -172,7 +158,7 @@ class Keeper:
             self._schedule.join()
         self._account.closing.set()
         flight = self.flight.current()
-        if flight is not None and flight.thread_id != threading.get_ident():
+        if flight is not None and not flight.aboard:
             flight.settle(_CLOSE_PATIENCE)
 
     def tick(self) -> float | None:
@@ -187,6 +173,16 @@ class Keeper:
         self.flight.join()
         return LONGEST_SLEEP
 
+    def _join(self) -> Flight:
+        flight = self.flight.join()
+        if flight.aboard:
+            raise ConfigurationError(
+                "The transport of the auth calls asked for the very token that it is to fetch.",
+                None,
+                "Give the transport a session or client of its own, without TradovateAuth.",
+            )
+        return flight
+
     def _forked(self) -> None:
         self.held.fresh_until = self.held.again_at = -math.inf
 
@@ -194,15 +190,16 @@ class Keeper:
         if self._failure is None:
             return
         error, since = self._failure
-        if now - since < min(
-            _FAILURE_MEMORY, _FAILURE_MEMORY if error.retry_after is None else error.retry_after
-        ):
+        memory = _FAILURE_MEMORY if error.retry_after is None else min(_FAILURE_MEMORY, error.retry_after)
+        if now - since < memory:
             own = copy.copy(error)
             own.retry_after = None if error.retry_after is None else error.retry_after - (now - since)
             raise own
 
     def _work(self) -> Aftermath:
         """Fly once: run the pass and publish what it brings. On the flight's thread; the only writer of `held`."""
+        if self.closed:
+            return ProviderClosed("The provider was closed."), lambda: None
         before = self.held
         doubted = before.token.generation if before.doubted else 0
         need = Need(doubted=doubted, replace=self._replace, login=self._login_wanted)
@@ -214,6 +211,8 @@ class Keeper:
         if any(isinstance(event, LoggedIn) for event in journal.entries):
             SESSIONS_OPENED.add(session_opened(self._account.key))
         failed = self._publish(before, need, landing, journal)
+        if journal.entries:
+            self.last_event = journal.entries[-1]
         return failed, lambda: self._tell(journal)
 
     def _run(self, token: AccessToken | None, need: Need, journal: Journal) -> Landing:
@@ -221,27 +220,29 @@ class Keeper:
             if self._cured and (need.doubted or need.replace):
                 self._account.change_ledger(Ledger.with_cure)
                 self._cured = False
-            return self._lifecycle.run(token, need, journal)
+            landing = self._lifecycle.run(token, need, journal)
         except StorageError as error:
+            if not self._storage_lost:
+                self._storage_lost = True
+                journal.add(StorageLost(account=journal.account, reason=error.message))
             living = token is not None and self.elapsed() < self.held.usable_until
             if self._refuge is None or living:
                 raise
-            journal.warn(f"logging in without the storage: {error.message}")
+            journal.warn("logging in without the storage, if need be")
             return self._refuge.run(token, need, journal)
+        if self._storage_lost:
+            self._storage_lost = False
+            journal.add(StorageBack(account=journal.account))
+        return landing
 
     def _publish(
         self, before: Held, need: Need, landing: Landing, journal: Journal
     ) -> TradovateAuthError | None:
-        now, token = self.elapsed(), landing.token
-        living = before.token is not None and now < before.usable_until
-        if token is None and landing.error is not None and living and not landing.final:
-            # The storage failed; the token did not.
-            token = before.token
-            held = Held(token, now + _RETRY, before.usable_until)
-        elif token is not None:
-            held = Held(token, now + landing.again_in, now + landing.ends_in)
-        else:
-            held = NOTHING
+        now = self.elapsed()
+        if self._overtaken(before, landing.token):
+            return landing.error
+        held = self._next(before, landing, journal, now)
+        token = held.token if held is not NOTHING else None
         self._login_wanted = False
         self._paused_until = now + landing.pause if landing.pause else -math.inf
         if self._replace <= max(need.replace, token.generation - 1 if token is not None else 0):
@@ -250,7 +251,8 @@ class Keeper:
             self._weigh(need, token, journal, now)
         if before.doubted and token is before.token and not need.doubted:
             held.doubted, held.fresh_until = True, -math.inf  # doubted while this flight was on its way
-        self.held = held
+        replaced, self.held = self.held, held
+        replaced.fresh_until = -math.inf  # an adapter that looks at it asks for the new one
         if self.closed:
             held.fresh_until = -math.inf  # looked at after publishing: close() looks the other way round
         failed = landing.error if token is None else None
@@ -261,6 +263,25 @@ class Keeper:
             self._schedule.nudge()
         return failed
 
+    @staticmethod
+    def _next(before: Held, landing: Landing, journal: Journal, now: float) -> Held:
+        """Return what is held from now on. A failure changes nothing for a token that lives, unless the record says so."""
+        if landing.token is not None:
+            return Held(landing.token, now + landing.again_in, now + landing.ends_in)
+        error = landing.error
+        if error is None or landing.final or now >= before.usable_until:
+            return NOTHING
+        if not isinstance(error, StorageError):
+            journal.add(RenewalFailed(account=journal.account, reason=error.message, retry_in=_RETRY))
+        return Held(before.token, now + _RETRY, before.usable_until)
+
+    def _overtaken(self, before: Held, token: AccessToken | None) -> bool:
+        """Return whether this flight, given up as stuck, lands so late that another one has brought something newer."""
+        held = self.held
+        if held is before or held is NOTHING:
+            return False
+        return token is None or token.generation <= held.token.generation
+
     def _weigh(self, need: Need, token: AccessToken, journal: Journal, now: float) -> None:
         """Draw the conclusion from a flight that a 401 has caused."""
         if token.generation <= need.doubted:
@@ -270,7 +291,6 @@ class Keeper:
 
     def _tell(self, journal: Journal) -> None:
         for event in journal.entries:
-            self.last_event = event
             _log.log(logging.INFO if isinstance(event, quiet) else logging.WARNING, "%s", event)
             if self._on_event is None:
                 continue

@@ -167,11 +167,11 @@ class Ledger:
         )
 
     def without_last_renewal(self) -> Self:
-        """Take back a renewal that never left this machine."""
-        unscheduled = (
-            self.unscheduled[:-1] if self.unscheduled[-1:] == self.renewals[-1:] else self.unscheduled
-        )
-        return replace(self, renewals=self.renewals[:-1], unscheduled=unscheduled)
+        """Take back a renewal that never left this machine, and the pause after it."""
+        back = replace(self, renewals=self.renewals[:-1])
+        if not self.unscheduled or self.unscheduled[-1:] != self.renewals[-1:]:
+            return back
+        return replace(back, unscheduled=self.unscheduled[:-1], unscheduled_at=0.0, pause=self.pause / 2)
 
     def with_cure(self) -> Self:
         """Note that the last unscheduled renewal helped: the next one need not wait."""
@@ -207,7 +207,7 @@ class Ledger:
         lost = self.lost + 1
         if lost == 1:
             return replace(self, lost=lost)
-        seconds = min(5 * pace.minute * 2 ** (lost - 2), pace.hour)
+        seconds = min(5 * pace.minute * 2 ** min(lost - 2, 16), pace.hour)
         reason = "a login was sent and its answer got lost"
         return replace(self, lost=lost, hold=Hold("lost", now + seconds, reason))
 

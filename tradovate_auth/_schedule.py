@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from ._clock import Clock, Wakeup
+from ._flight import let_flights_land
 
 __all__ = ["LONGEST_SLEEP", "Schedule"]
 
@@ -94,21 +95,22 @@ class Schedule:
     def _run(self, wake: Wakeup) -> None:
         while self._wake is wake:
             target = self._target()
-            if target is None:
-                return
-            seconds = target.tick()
+            seconds = target.tick() if target is not None else None
             del target  # while asleep, nothing here keeps it alive
             if seconds is None:
+                if self._wake is wake:
+                    self.stop()
                 return
             self._clock.wait(wake, min(max(seconds, 0.0), LONGEST_SLEEP))
 
 
 def _before_fork() -> None:
+    let_flights_land()  # first: one that lands starts its timer
     for reference in list(_running.values()):
         schedule = reference()
         if schedule is not None:
             schedule.pause_for_fork()
 
 
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch  # the other way on Windows
     os.register_at_fork(before=_before_fork)

@@ -20,7 +20,10 @@ def status_of(
     state: State = "absent" if hold is None else "held"
     if living is not None:
         state = "stale" if view.scheduled else "fresh"
-    renews_at = max(view.stale_at, view.now + max(view.renewal_wait, 0.0)) if living is not None else None
+    renews_at = None
+    if living is not None:
+        held_until = view.hold.until if view.hold is not None else view.now
+        renews_at = max(view.stale_at, view.now + view.renewal_wait, held_until)
     return Status(
         state="closed" if closed else state,
         expires_at=living.expires_at if living is not None else None,
@@ -40,8 +43,8 @@ def status_of(
 def _hold(view: View) -> tuple[str | None, float | None]:
     if view.hold is not None:
         return view.hold.reason, view.hold.until
-    if view.latch is not None:
-        return f"the server refused the login: {view.latch.text}", view.latch.until
+    if view.latched is not None:
+        return f"the server refused the login: {view.latched.text}", view.latched.until
     return None, None
 
 

@@ -51,7 +51,7 @@ _MOMENT = re.compile(
     re.ASCII,
 )
 _OWN_FIELDS: Final = frozenset({"accessToken", "mdAccessToken", "apiHosts", "errorText", "p-ticket"})
-_SECRET_FIELD = re.compile(r"token$|secret|password$|ticket", re.IGNORECASE)
+_SECRET_FIELD = re.compile(r"token$|secret|password$|ticket|^sec$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ def read_reply(reply: Reply) -> Verdict:
     if answer is not None:
         if _truthy(answer.get("p-captcha")):
             return Captcha()
-        if answer.get("p-ticket") or "p-time" in answer:
+        if answer.get("p-ticket") or answer.get("p-time") is not None:
             return _penalty(answer)
     if reply.status in (423, 429):
         return LockedOut(reply.status, _retry_after(reply))
@@ -157,10 +157,10 @@ def read_reply(reply: Reply) -> Verdict:
 
 
 def scrub(text: str, secrets: tuple[str, ...]) -> str:
-    """Return the text without any of the secrets, in case a server echoes what it was sent."""
+    """Return the text, cut to what fits a line, without any of the secrets: a server may echo what it was sent."""
     for secret in secrets:
-        text = text.replace(secret, "***")
-    return text
+        text = text.replace(_printable(secret) or secret, "***")
+    return text[:_TEXT_LIMIT]
 
 
 def server_time(reply: Reply) -> float | None:
@@ -179,8 +179,8 @@ def _parse(body: bytes) -> dict[str, Any] | None:
 def _read_answer(answer: dict[str, Any]) -> Verdict:
     if text := _text(answer, "errorText"):
         return Refused(text, disguised=True)
-    if "violations" in answer:
-        named = ", ".join(sorted(_violated(answer["violations"]))) or "unnamed"
+    if violations := answer.get("violations"):
+        named = ", ".join(sorted(_violated(violations))) or "unnamed"
         return Refused(f"the server calls these fields invalid: {named}", disguised=False)
     value = answer.get("accessToken")
     if not value:
@@ -237,9 +237,13 @@ def _truthy(value: object) -> bool:
 def _text(answer: dict[str, Any] | None, *names: str) -> str:
     for name in names:
         value = (answer or {}).get(name)
-        if isinstance(value, str) and (text := "".join(filter(str.isprintable, value)).strip()):
-            return text[:_TEXT_LIMIT]
+        if isinstance(value, str) and (text := _printable(value)):
+            return text  # whole: cut before it is scrubbed, it could end in half a secret
     return ""
+
+
+def _printable(text: str) -> str:
+    return "".join(filter(str.isprintable, text)).strip()
 
 
 def _violated(violations: object) -> Iterator[str]:
@@ -250,11 +254,17 @@ def _violated(violations: object) -> Iterator[str]:
 
 
 def _details(answer: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: value
-        for name, value in answer.items()
-        if name not in _OWN_FIELDS and not _SECRET_FIELD.search(name)
-    }
+    return {name: _harmless(value) for name, value in answer.items() if _shown(name)}
+
+
+def _harmless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _harmless(inner) for name, inner in value.items() if _shown(name)}
+    return [_harmless(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _shown(name: str) -> bool:
+    return name not in _OWN_FIELDS and not _SECRET_FIELD.search(name)
 
 
 def _retry_after(reply: Reply) -> float | None:
@@ -269,6 +279,7 @@ def _retry_after(reply: Reply) -> float | None:
 
 def _http_date(value: str | None) -> float | None:
     try:
-        return parsedate_to_datetime(value or "").timestamp()
+        moment = parsedate_to_datetime(value or "")
     except (TypeError, ValueError, OverflowError, IndexError):
         return None
+    return (moment if moment.tzinfo is not None else moment.replace(tzinfo=dt.UTC)).timestamp()

@@ -15,14 +15,14 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 from urllib.request import getproxies, proxy_bypass
 
-from ._bearer import ONE_SHOT_TTL, Bearer
+from ._bearer import ONE_SHOT_TTL, READING, RENEW, Bearer
 from ._missing import missing_extra
 from .errors import TradovateAuthError, TransportError
 from .models import AccessToken
-from .transport import ANSWER_LIMIT, Call, Reply, root_cause
+from .transport import ANSWER_LIMIT, CONNECT_SHARE, Call, Outcome, Reply, tls_context, unreachable
 
 try:
     import aiohttp
@@ -33,7 +33,7 @@ except ImportError as error:
 
 __all__ = ["AiohttpTransport", "TradovateAuth"]
 
-_WHOLE: Final = frozenset({bytes, payload.BytesPayload, payload.StringPayload, payload.JsonPayload})
+_HEADER: Final = hdrs.AUTHORIZATION
 _NOT_SENT: Final = (
     aiohttp.ClientConnectorError,
     aiohttp.ClientHttpProxyError,
@@ -54,35 +54,51 @@ class TradovateAuth(Bearer):
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
         """Sign a request and judge its answer. aiohttp calls this, for every hop."""
-        url = request.url
-        if (url.scheme, url.raw_authority) not in self._routes.netlocs and self._target(url) is None:
+        routes, elapsed, url = self._routes, self._elapsed, request.url
+        if (
+            elapsed() < routes.held.fresh_until
+            and url.raw_authority in routes.netlocs
+            and url.scheme == routes.scheme
+        ):
+            token = routes.held.token
+            request.headers[_HEADER] = token.authorization
+        elif self._target(url) is not None:
+            token = await self.provider.aget(min_ttl=self._ttl_for(request))
+            self._stamp(request, token)
+        else:
             return await handler(request)
-        ttl = 0.0 if request.body.__class__ in _WHOLE else self._ttl_for(request)
-        token = await self.provider.aget(min_ttl=ttl)
-        self._stamp(request, token)
         response = await handler(request)
-        if response.status < 400 and not token.strikes.count:
+        if response.status < 400 and response.status != 307 and not token.strikes.count:
             return response
-        if response.status != 401:
-            self.provider.report(token, response.status)
-            return response
-        return await self._after_401(request, handler, response, token)
+        if response.status == 401:
+            worth_while = self._rejected(token, request.method, request.url.raw_path)
+            return await self._again(request, handler, response, token) if worth_while else response
+        self.provider.report(token, response.status)
+        origin = request.url.scheme, request.url.raw_authority
+        if request.method in READING and self._moved(token, origin, response.status, response.headers):
+            return await self._again(request, handler, response, token, RENEW)
+        return response
 
-    async def _after_401(
+    async def _again(
         self,
         request: aiohttp.ClientRequest,
         handler: aiohttp.ClientHandlerType,
         response: aiohttp.ClientResponse,
         token: AccessToken,
+        min_ttl: float = 0.0,
     ) -> aiohttp.ClientResponse:
-        if not self._rejected(token, request.method, request.url.raw_path) or _is_spent(request):
+        """Ask for another token and send the request again; return the answer in hand where that is not possible."""
+        if _is_spent(request):
             return response
         try:
-            fresh = await self.provider.aget()
+            fresh = await self.provider.aget(min_ttl=min_ttl)
         except TradovateAuthError:
             return response
-        if fresh.generation == token.generation:
+        stays = min_ttl and self._routes_for(fresh).targets.get(request.url.raw_authority) is None
+        if fresh.generation == token.generation or stays:
             return response
+        # aiohttp itself looks only at the answer that comes out of here.
+        request.session.cookie_jar.update_cookies(response.cookies, response.url)
         # A refused answer that nobody reads would keep its connection, and the only one of a small pool at that. Closing
         # the request waits until nothing writes the body any more: two readers of one file would mix it up.
         response.release()
@@ -99,11 +115,10 @@ class TradovateAuth(Bearer):
         return self._routes.find(url.scheme, url.raw_authority.rpartition("@")[2])
 
     def _stamp(self, request: aiohttp.ClientRequest, token: AccessToken) -> None:
-        if token is not self._routes.token:
-            self._routes_for(token)
+        self._routes_for(token)
         if self._routes.targets:
             self._reroute(request)
-        request.headers[hdrs.AUTHORIZATION] = token.authorization
+        request.headers[_HEADER] = token.authorization
 
     def _reroute(self, request: aiohttp.ClientRequest) -> None:
         target = self._target(request.url)
@@ -142,6 +157,9 @@ class AiohttpTransport:
         proxy: URL of a proxy.
         verify: False, or an SSL context, or the path of a CA bundle.
         cert: The path of a client certificate, or of it and its key.
+
+    Raises:
+        ConfigurationError: A certificate cannot be read.
     """
 
     def __init__(
@@ -154,20 +172,21 @@ class AiohttpTransport:
     ) -> None:
         self._factory = factory
         self._proxy = proxy
-        self._verify = verify
-        self._cert = (cert,) if isinstance(cert, str) else cert
+        self._ssl = tls_context(verify, cert, ssl.create_default_context)
 
     def send(self, call: Call, timeout: float) -> Reply:
         """See `Transport.send`."""
+        outcome = self._exchange(call, aiohttp.ClientTimeout(total=timeout, connect=timeout * CONNECT_SHARE))
+        if isinstance(outcome, TransportError):
+            raise outcome
+        return outcome
+
+    def _exchange(self, call: Call, limit: aiohttp.ClientTimeout) -> Outcome:
         runner = asyncio.Runner()
         try:
-            return runner.run(self._send(call, aiohttp.ClientTimeout(total=timeout)))
+            return runner.run(self._send(call, limit))
         except (aiohttp.ClientError, TimeoutError) as error:
-            # Not chained: aiohttp's exceptions hold the request's headers, and with them the token.
-            reason, sent = root_cause(error), not isinstance(error, _NOT_SENT)
-            raise TransportError(
-                f"The auth server could not be reached: {reason}.", None, None, sent
-            ) from None
+            return unreachable(error, sent=not isinstance(error, _NOT_SENT))
         finally:
             with contextlib.suppress(
                 RuntimeError
@@ -180,14 +199,13 @@ class AiohttpTransport:
             request = session.request(
                 call.method,
                 call.url,
-                headers=dict(call.headers),
                 data=call.body,
                 timeout=limit,
                 allow_redirects=False,
                 raise_for_status=False,
                 proxy=self._proxy or _environment_proxy(call.url),
-                ssl=self._ssl(),
-                middlewares=(),
+                ssl=self._ssl,
+                middlewares=(_Exactly(call),),
             )
             async with request as response:
                 body = await response.content.read(ANSWER_LIMIT + 1)
@@ -204,15 +222,22 @@ class AiohttpTransport:
             connector=aiohttp.TCPConnector(force_close=True), cookie_jar=aiohttp.DummyCookieJar()
         )
 
-    def _ssl(self) -> Any:
-        if isinstance(self._verify, ssl.SSLContext):
-            return self._verify
-        if self._verify is False or (self._verify is True and self._cert is None):
-            return self._verify
-        context = ssl.create_default_context(cafile=self._verify if isinstance(self._verify, str) else None)
-        if self._cert is not None:
-            context.load_cert_chain(*self._cert)
-        return context
+
+class _Exactly:
+    """The only middleware of an auth call: its own headers, and no others' authorization.
+
+    They are set here because aiohttp refuses a header beside a netrc or an `auth` of the user's session.
+    """
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    async def __call__(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        request.headers.popall(_HEADER, None)
+        request.headers.update(self._call.headers)
+        return await handler(request)
 
 
 def _environment_proxy(url: str) -> str | None:

@@ -10,12 +10,14 @@ from urllib.parse import urlsplit
 
 from .errors import ConfigurationError
 
-__all__ = ["Environment"]
+__all__ = ["VENDOR_DOMAINS", "Environment", "Kind"]
 
 Kind = Literal["demo", "live"]
+"""Of which kind a system is: simulated money, or real."""
 
 VENDOR_DOMAINS: Final = ("tradovateapi.com", "ninjatrader.com")
-HOUR: Final = 3600.0
+"""The domains in which the vendor may assign hosts, if an environment names no others."""
+_HOUR: Final = 3600.0
 # P§1.1. A token is good for one kind of system (P§9.21), so the header goes to the hosts of that kind alone.
 _VENDOR_HOSTS: Final[Mapping[Kind, Mapping[str, str]]] = {
     "demo": {
@@ -34,9 +36,11 @@ _HOST = re.compile(
 )
 _HOST_LIMIT = 64  # P§1.2: the schema's limit for a host name
 _LIFETIMES_PER_HOUR = 6
+_PORTS: Final[Mapping[str, int]] = {"http": 80, "https": 443}
+_LAST_PORT = 65_535
 
 
-def is_loopback(host: str) -> bool:
+def _is_loopback(host: str) -> bool:
     """Return whether a host name or address means this machine."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
@@ -73,7 +77,7 @@ class Environment:
 
     def __post_init__(self) -> None:
         parts = _split(self.url)
-        loopback = is_loopback(parts.host)
+        loopback = _is_loopback(parts.host)
         if parts.scheme == "http" and not loopback:
             raise ConfigurationError("A token is never sent over plain http, except to this machine itself.")
         if self.hour is not None and not (loopback and self.hour > 0):
@@ -137,11 +141,13 @@ class Environment:
             return None
         name = name.lower()
         bare, _, port = name.partition(":")
-        if not (_within(bare, self.domains) or (self.loopback and is_loopback(bare))):
+        if not (_within(bare, self.domains) or (self.loopback and _is_loopback(bare))):
             return None
-        if port and not self._may_name_a_port():
+        if port and not (self._may_name_a_port() and 0 < int(port) <= _LAST_PORT):
             return None
-        return f"{name}:{self.port}" if self.port is not None and not port else name
+        number = int(port) if port else self.port
+        implied = number is None or (self.port is None and number == _PORTS[self.scheme])
+        return bare if implied else f"{bare}:{number}"
 
     def base(self, host: str) -> str:
         """Return the base URL on another host of this environment, as `admit` returned it."""
@@ -156,8 +162,8 @@ class Environment:
         if self.hour is not None:
             return self.hour
         if self.loopback and lifetime is not None:
-            return min(HOUR, _LIFETIMES_PER_HOUR * lifetime)
-        return HOUR
+            return min(_HOUR, _LIFETIMES_PER_HOUR * lifetime)
+        return _HOUR
 
     def _may_name_a_port(self) -> bool:
         # P§1.2: the vendor's values are bare names; a port there is no host name that we know.
@@ -172,11 +178,11 @@ class _Parts(NamedTuple):
 
 
 def _split(url: str) -> _Parts:
-    parts = urlsplit(url)
     try:
-        port = parts.port
+        parts = urlsplit(url)
+        port = None if parts.port == _PORTS.get(parts.scheme) else parts.port
     except ValueError:
-        raise ConfigurationError("The environment's URL has an impossible port.") from None
+        raise ConfigurationError("The environment's URL has an impossible host or port.") from None
     host = (parts.hostname or "").lower()
     if parts.scheme not in ("http", "https") or not host:
         raise ConfigurationError("An environment is 'demo', 'live' or a base URL such as https://host/v1.")

@@ -52,7 +52,8 @@ class TradovateAuthError(Exception):
     def __init__(
         self, message: str = "", retry_after: float | None = None, advice: str | None = None, /
     ) -> None:
-        super().__init__(message, retry_after, advice)
+        super().__init__()
+        self.args = (message, retry_after, advice)  # set, not handed on: OSError would take them for an errno
         self.message = message
         self.retry_after = retry_after
         self.advice = advice or self.default_advice

@@ -18,6 +18,8 @@ __all__ = [
     "Refused",
     "RenewalFailed",
     "Renewed",
+    "StorageBack",
+    "StorageLost",
     "Warned",
     "quiet",
 ]
@@ -103,9 +105,19 @@ class HostsMoved(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StorageLost(_Explained):
+    """The storage that processes share cannot be used; the token in hand stays in use. Told once, until `StorageBack`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageBack(Event):
+    """The storage can be used again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Warned(_Explained):
     """Something is odd, and was dealt with."""
 
 
-quiet = (LoggedIn, Renewed, Adopted, HostsMoved)
+quiet = (LoggedIn, Renewed, Adopted, HostsMoved, StorageBack)
 """The events that are the ordinary course of things; all others are logged as warnings."""

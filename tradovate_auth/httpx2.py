@@ -44,8 +44,11 @@ class Httpx2Transport(HttpxTransportBase):
     Args:
         client: Send through this synchronous one, which must not be the authenticated one; None opens one for each call.
         proxy: URL of a proxy.
-        verify: As in httpx2: False, or an SSL context.
-        cert: As in httpx2: a client certificate.
+        verify: False, or an SSL context, or the path of a CA bundle.
+        cert: The path of a client certificate, or of it and its key, or of both and the key's password.
+
+    Raises:
+        ConfigurationError: A certificate cannot be read, or a client of one's own came with options that it already has.
     """
 
     def __init__(

@@ -11,7 +11,7 @@ from typing import Any, Literal, NoReturn, Self
 from .environments import Environment
 from .errors import ConfigurationError
 
-__all__ = ["AccessToken", "Budget", "Credentials", "Environment", "Status"]
+__all__ = ["AccessToken", "Budget", "Credentials", "Environment", "State", "Status", "Strikes"]
 
 _TEXT_LIMIT = 64  # P§2: every text field of the login but `sec`
 _SECRET_LIMIT = 8192
@@ -70,23 +70,16 @@ class Credentials(_Guarded):
     def __post_init__(self) -> None:
         for name in ("name", "password", "app_id", "app_version", "device_id", "organization", "sec"):
             value = getattr(self, name)
-            if value is None and name not in ("name", "password"):
-                continue
-            if not isinstance(value, str):
-                raise ConfigurationError(f"Credentials.{name} must be text, not {type(value).__name__}.")
-            if not value and name != "organization":
-                raise ConfigurationError(f"Credentials.{name} is empty.")
-            limit = _SECRET_LIMIT if name == "sec" else _TEXT_LIMIT
-            if len(value) > limit:
+            if value is not None or name in ("name", "password"):
+                _check_text(name, value)
+        if self.cid is not None:
+            if isinstance(self.cid, bool) or not isinstance(self.cid, (int, str)):
                 raise ConfigurationError(
-                    f"Credentials.{name} is longer than the server's {limit} characters."
+                    f"Credentials.cid must be a number or text, not {type(self.cid).__name__}."
                 )
-        if self.cid is not None and (isinstance(self.cid, bool) or not isinstance(self.cid, (int, str))):
-            raise ConfigurationError(
-                f"Credentials.cid must be a number or text, not {type(self.cid).__name__}."
-            )
-        if len(str(self.cid)) > _TEXT_LIMIT:
-            raise ConfigurationError(f"Credentials.cid is longer than the server's {_TEXT_LIMIT} characters.")
+            _check_text("cid", str(self.cid))
+        if self.hibp_check not in (None, True, False):
+            raise ConfigurationError("Credentials.hibp_check is True, False or None.")
 
     @classmethod
     def from_env(cls, prefix: str = "TRADOVATE_") -> Self:
@@ -116,6 +109,18 @@ class Credentials(_Guarded):
     def secrets(self) -> tuple[str, ...]:
         """Return every value in here that must not be shown, longest first, for whoever scrubs a text."""
         return tuple(sorted(filter(None, (self.password, self.sec)), key=len, reverse=True))
+
+
+def _check_text(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise ConfigurationError(f"Credentials.{name} must be text, not {type(value).__name__}.")
+    if not value and name != "organization":
+        raise ConfigurationError(f"Credentials.{name} is empty.")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise ConfigurationError(f"Credentials.{name} was not decoded from valid text.")
+    limit = _SECRET_LIMIT if name == "sec" else _TEXT_LIMIT
+    if len(value) > limit:
+        raise ConfigurationError(f"Credentials.{name} is longer than the server's {limit} characters.")
 
 
 def _variable(prefix: str, *names: str) -> str | None:
@@ -215,6 +220,7 @@ class Budget:
 
 
 State = Literal["absent", "fresh", "stale", "held", "closed"]
+"""See `Status.state`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

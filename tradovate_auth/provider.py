@@ -1,7 +1,7 @@
 """The token provider: what every adapter, and every user who sends requests by himself, asks for the access token.
 
 The hot path is one attribute and one comparison. Everything that is known about the token in hand (when to look at it
-again, that somebody doubts it, that a fork has stopped the timer) is in one `_Held` object; whoever learns something that
+again, that somebody doubts it, that a fork has stopped the timer) is in one `Held` object; whoever learns something that
 the hot path must heed sets its `fresh_until` into the past, and the next caller takes the long way round.
 
     fresh              served at once
@@ -146,8 +146,8 @@ class TokenProvider:
             TokenTimeout: This caller gave up; the attempt itself goes on.
             ProviderClosed: The provider was closed.
         """
-        held = self._keeper.held
-        if self._elapsed() < held.fresh_until and not min_ttl:
+        held, elapsed = self._keeper.held, self._elapsed
+        if elapsed() < held.fresh_until and not min_ttl:
             return held.token
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         approach = self._keeper.approach(min_ttl, math.inf if timeout is None else timeout)
@@ -169,8 +169,8 @@ class TokenProvider:
         Raises:
             TradovateAuthError: As `get`, except `TokenTimeout`.
         """
-        held = self._keeper.held
-        if self._elapsed() < held.fresh_until and not min_ttl:
+        held, elapsed = self._keeper.held, self._elapsed
+        if elapsed() < held.fresh_until and not min_ttl:
             return held.token
         approach = self._keeper.approach(min_ttl, math.inf)
         try:
@@ -190,7 +190,7 @@ class TokenProvider:
             path: The call's path, without its query.
 
         Returns:
-            True: `get` again, and if that brings another generation, resend once. False: the 401 is the answer.
+            Whether to `get` again and, if that brings another generation, to resend once. If not, the 401 is the answer.
         """
         return self._keeper.doubt(token, method, path)
 
@@ -222,14 +222,20 @@ class TokenProvider:
                 grant it; the old token stays in use.
             TradovateAuthError: As `get`.
         """
-        token = self.get(timeout)
-        self._keeper.want_newer(token.generation)
-        self._keeper.flight.join().wait(timeout)
-        renewed = self.get(timeout)
+        deadline = None if timeout is None else time.monotonic() + timeout
+
+        def left() -> float | None:
+            return None if deadline is None else max(deadline - time.monotonic(), 0.0)
+
+        token, earlier = self.get(timeout), self._keeper.last_event
+        for flight in self._keeper.renewing(token):
+            flight.wait(left())
+        renewed, event = self.get(left()), self._keeper.last_event
         if renewed.generation > token.generation:
             return renewed
-        event = self._keeper.last_event
-        why = event.reason if isinstance(event, RenewalFailed) else "no more may be asked for at this moment"
+        why = "no more may be asked for at this moment"
+        if isinstance(event, RenewalFailed) and event is not earlier:
+            why = event.reason
         wait = max(self._keeper.held.again_at - self._elapsed(), 0.0)
         raise Throttled(f"The token was not renewed: {why}.", wait, "The old token stays in use.")
 

@@ -13,22 +13,24 @@ also for those on a redirect. So the hook asks anew, at each hop, whether the or
 
 import contextlib
 import datetime as dt
+import ssl
 import time
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from ._bearer import ONE_SHOT_TTL, Bearer
+from ._bearer import ONE_SHOT_TTL, READING, RENEW, RESEND_LIMIT, Bearer
 from ._missing import missing_extra
-from .errors import TradovateAuthError, TransportError
-from .models import AccessToken
-from .transport import ANSWER_LIMIT, Call, Reply, root_cause
+from ._source import TokenSource
+from .errors import TradovateAuthError
+from .models import AccessToken, Credentials
+from .transport import ANSWER_LIMIT, CONNECT_SHARE, Call, Outcome, Reply, tls_context, unreachable, within
 
 try:
     import requests
     from requests.auth import AuthBase
     from requests.cookies import extract_cookies_to_jar
     from requests.utils import rewind_body
-    from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError
+    from urllib3.exceptions import ConnectTimeoutError, HTTPError, MaxRetryError, NewConnectionError
 except ImportError as error:
     raise missing_extra("requests") from error
 
@@ -51,22 +53,32 @@ class TradovateAuth(Bearer, AuthBase):
     there is no usable token; the errors of `TokenProvider.get` come out of the call then. See `Bearer` for the arguments.
     """
 
+    def __init__(
+        self,
+        source: TokenSource | Credentials,
+        *,
+        route: bool = True,
+        resend_limit: int = RESEND_LIMIT,
+        **provider_options: Any,
+    ) -> None:
+        super().__init__(source, route=route, resend_limit=resend_limit, **provider_options)
+        self._hook = self._on_response  # bound once, not for every request
+
     def __call__(self, r: requests.PreparedRequest) -> requests.PreparedRequest:
         """Sign a request. requests calls this."""
-        routes = self._routes
-        if r.body.__class__ in _WHOLE and r.url.startswith(routes.prefixes):  # type: ignore[union-attr]  # prepared
-            token = self._get()
-            if token is routes.token:
-                r.headers["Authorization"] = token.authorization
-                r.hooks["response"].append(self._on_response)
-                return r
+        routes, elapsed = self._routes, self._elapsed
+        at_once = elapsed() < routes.held.fresh_until and r.url.startswith(routes.prefixes)  # type: ignore[union-attr]  # prepared
+        if at_once:
+            r.headers["Authorization"] = routes.held.token.authorization
+            r.hooks["response"].append(self._hook)
+            return r
         return self._sign(r)
 
     def _sign(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         if self._target(request) is not None:
             token = self._get(min_ttl=0.0 if _is_whole(request) else ONE_SHOT_TTL)
             self._stamp(request, token)
-            request.hooks["response"].append(self._on_response)
+            request.hooks["response"].append(self._hook)
         return request
 
     def _target(self, request: requests.PreparedRequest) -> str | None:
@@ -74,8 +86,7 @@ class TradovateAuth(Bearer, AuthBase):
         return self._routes.find(str(parts.scheme), str(parts.netloc.rpartition("@")[2]))
 
     def _stamp(self, request: requests.PreparedRequest, token: AccessToken) -> None:
-        if token is not self._routes.token:
-            self._routes_for(token)
+        self._routes_for(token)
         parts, target = urlsplit(str(request.url)), self._target(request)
         if target is not None and self._routes.targets:
             request.url = parts._replace(netloc=target).geturl()
@@ -83,16 +94,30 @@ class TradovateAuth(Bearer, AuthBase):
 
     def _on_response(self, response: requests.Response, **kwargs: Any) -> requests.Response:
         status, current = response.status_code, self._routes.token
-        if status < 400 and current is not None and not current.strikes.count:
+        if status < 400 and status != 307 and current is not None and not current.strikes.count:
             return response
         if self._target(response.request) is None:
             return response
         token = self._sent.get(str(response.request.headers.get("Authorization")))
-        if status != 401:
-            if token is not None:
-                self.provider.report(token, status)
+        if status == 401:
+            return self._after_401(response, token, kwargs)
+        if token is not None:
+            self.provider.report(token, status)
+            request, parts = response.request, urlsplit(str(response.request.url))
+            origin = str(parts.scheme), str(parts.netloc)
+            if request.method in READING and self._moved(token, origin, status, response.headers):
+                return self._after_move(response, kwargs)
+        return response
+
+    def _after_move(self, response: requests.Response, kwargs: dict[str, Any]) -> requests.Response:
+        try:
+            self._routes_for(self._get(min_ttl=RENEW))
+        except TradovateAuthError:
             return response
-        return self._after_401(response, token, kwargs)
+        fresh, target = self._routes.token, self._target(response.request)
+        if fresh is None or target in (None, urlsplit(str(response.request.url)).netloc):
+            return response
+        return self._resend(response, fresh, kwargs)
 
     def _after_401(
         self, response: requests.Response, token: AccessToken | None, kwargs: dict[str, Any]
@@ -100,7 +125,7 @@ class TradovateAuth(Bearer, AuthBase):
         request = response.request
         method, path = str(request.method), str(urlsplit(str(request.url)).path)
         # Without our header: a redirect between two of our hosts, or a netrc, took it away. No order is sent twice for that.
-        worth_while = method in ("GET", "HEAD") if token is None else self._rejected(token, method, path)
+        worth_while = method in READING if token is None else self._rejected(token, method, path)
         if not worth_while or not _is_whole(request):
             return response
         try:
@@ -175,6 +200,9 @@ class RequestsTransport:
         proxy: URL of a proxy for both schemes.
         verify: As in requests: False, or the path of a CA bundle.
         cert: As in requests: the path of a client certificate, or of it and its key.
+
+    Raises:
+        ConfigurationError: A certificate cannot be read.
     """
 
     def __init__(
@@ -189,40 +217,43 @@ class RequestsTransport:
         self._proxies = {"http": proxy, "https": proxy} if proxy else {}
         self._verify = verify
         self._cert = cert
+        tls_context(verify, cert, ssl.create_default_context)  # requests takes the paths; this reads them now
 
     def send(self, call: Call, timeout: float) -> Reply:
         """See `Transport.send`."""
+        return within(timeout, lambda: self._exchange(call, timeout))
+
+    def _exchange(self, call: Call, timeout: float) -> Outcome:
         deadline = time.monotonic() + timeout
         try:
             if self._session is not None:
                 return self._send(self._session, call, timeout, deadline)
             with requests.Session() as session:
                 return self._send(session, call, timeout, deadline)
-        except requests.exceptions.RequestException as error:
-            # Not chained: requests' exceptions hold the request, and with it the password.
-            reason, sent = root_cause(error), not _never_left(error)
-            raise TransportError(
-                f"The auth server could not be reached: {reason}.", None, None, sent
-            ) from None
+        except (requests.exceptions.RequestException, HTTPError) as error:
+            return unreachable(error, sent=not _never_left(error))
 
     def _send(self, session: requests.Session, call: Call, timeout: float, deadline: float) -> Reply:
         request = requests.Request(
             call.method, call.url, headers=dict(call.headers), data=call.body, auth=_NoAuth()
         )
         prepared = session.prepare_request(request)
+        verify = None if self._verify is True else self._verify
         settings = session.merge_environment_settings(
-            str(prepared.url), self._proxies, True, None if self._verify is True else self._verify, self._cert
+            str(prepared.url), dict(self._proxies), True, verify, self._cert
         )
-        with session.send(prepared, timeout=timeout, allow_redirects=False, **settings) as response:
+        limits = (timeout * CONNECT_SHARE, timeout)
+        with session.send(prepared, timeout=limits, allow_redirects=False, **settings) as response:
             body = b""
-            for chunk in response.iter_content(16 * 1024):
+            # `iter_content` would wait for a full chunk, however slowly the server fills it.
+            while chunk := response.raw.read1(16 * 1024, decode_content=True):
                 body += chunk
                 if len(body) > ANSWER_LIMIT or time.monotonic() > deadline:
                     raise requests.exceptions.ContentDecodingError("the answer is too long or too slow")
             return Reply(response.status_code, dict(response.headers), body)
 
 
-def _never_left(error: requests.exceptions.RequestException) -> bool:
+def _never_left(error: Exception) -> bool:
     """Return whether the fault came before the request went out."""
     if isinstance(error, _NOT_SENT):
         return True

@@ -30,6 +30,9 @@ class Record:
     ledger: Ledger = field(default_factory=Ledger)
     offset: float = 0.0
     """The server's clock minus the storage's own, in seconds."""
+    set_aside: str | None = field(default=None, compare=False)
+    """Set by a `load` that found something else than a record, put it aside and starts anew: where it lies and why, in
+    words. Never stored."""
 
 
 class Storage(Protocol):
@@ -55,8 +58,10 @@ class Storage(Protocol):
     def load(self, key: str) -> Record | None:
         """Return the newest record under the key, or None if there is none.
 
+        Something else than a record is put aside by whoever finds it, and told once: an empty record with `set_aside`.
+
         Raises:
-            StorageError: The storage cannot be read.
+            StorageError: The storage cannot be read, or a newer version of this package has written the record.
         """
         ...
 

@@ -56,7 +56,7 @@ class MemoryStorage:
     def exclusive(self, key: str, timeout: float) -> Iterator[None]:
         """See `Storage.exclusive`."""
         lock = self._locks.setdefault((os.getpid(), key), threading.Lock())
-        if not lock.acquire(timeout=timeout):
+        if not lock.acquire(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX)):
             raise StorageError("Another thread of this process is still at work on this session.")
         try:
             yield

@@ -1,0 +1,210 @@
+"""The storages of this package pass the suite that it offers for others, and that suite tells a storage that is wrong."""
+
+import inspect
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tradovate_auth import StorageError
+from tradovate_auth.storage import FileStorage, MemoryStorage, Record, Storage
+from tradovate_auth.testing._conforming import differences, full_record, in_threads
+from tradovate_auth.testing.conformance import StorageConformance
+
+KEY = "key"
+
+
+class TestMemoryStorage(StorageConformance):
+    """One process's memory."""
+
+    shared = False
+
+    @pytest.fixture
+    def make_storage(self) -> Callable[[], Storage]:
+        """Return the class."""
+        return MemoryStorage
+
+
+class TestFileStorage(StorageConformance):
+    """A folder."""
+
+    @pytest.fixture
+    def make_storage(self, tmp_path: Path) -> Callable[[], Storage]:
+        """Return a maker of storages over one folder that is not there yet."""
+        return lambda: FileStorage(tmp_path / "deep" / "sessions")
+
+    @pytest.fixture
+    def unreachable(self, tmp_path: Path) -> Storage:
+        """Return a storage whose folder is a file."""
+        folder = tmp_path / "file"
+        folder.touch()
+        return FileStorage(folder)
+
+
+class Amnesiac(MemoryStorage):
+    """Keeps nothing."""
+
+    def load(self, key: str) -> Record | None:
+        """See `Storage.load`."""
+        return None
+
+
+class Careless(MemoryStorage):
+    """Overwrites whatever is there, and keeps neither hosts nor details of tokens nor the clock's offset."""
+
+    name = ""
+
+    def save(self, key: str, record: Record) -> bool:
+        """See `Storage.save`."""
+        tokens = {cid: replace(token, hosts={}, details={}) for cid, token in record.tokens.items()}
+        self._records[key] = replace(record, tokens=tokens, offset=0.0)
+        return True
+
+    def now(self) -> float:
+        """See `Storage.now`."""
+        return 0.0
+
+
+class Open(MemoryStorage):
+    """Lets everybody in, and shows what it holds."""
+
+    @contextmanager
+    def exclusive(self, key: str, timeout: float) -> Iterator[None]:
+        """See `Storage.exclusive`."""
+        yield
+
+    def __repr__(self) -> str:
+        return str([token.value for record in self._records.values() for token in record.tokens.values()])
+
+
+class Foreign(MemoryStorage):
+    """Does what it should, but its errors are not ours, and whoever stumbles inside keeps the key."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lost: list[AbstractContextManager[None]] = []
+
+    @contextmanager
+    def exclusive(self, key: str, timeout: float) -> Iterator[None]:
+        """See `Storage.exclusive`."""
+        try:
+            held = super().exclusive(key, min(timeout, 0.05))
+            held.__enter__()
+            self.lost.append(held)  # else it would be given back when it is collected
+        except StorageError:
+            raise TimeoutError from None
+        yield
+        held.__exit__(None, None, None)
+
+
+class Broken(MemoryStorage):
+    """Answers with errors of its own."""
+
+    def now(self) -> float:
+        """See `Storage.now`."""
+        raise OSError
+
+    def load(self, key: str) -> Record | None:
+        """See `Storage.load`."""
+        raise OSError
+
+    def save(self, key: str, record: Record) -> bool:
+        """See `Storage.save`."""
+        raise OSError
+
+
+def run(name: str, storage: Storage, **more: Any) -> None:
+    """Run one test of the suite by hand."""
+    test = getattr(StorageConformance, name)
+    given = {"storage": storage, "other": storage, "key": KEY, "unreachable": storage, **more}
+    test(
+        StorageConformance(),
+        **{name: given[name] for name in inspect.signature(test).parameters if name != "self"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("storage", "name", "more", "truth"),
+    [
+        (Amnesiac, "test_a_record_comes_back_whole", {}, "everything"),
+        (Amnesiac, "test_others_see_what_was_saved", {}, "everything"),
+        (Careless, "test_a_record_comes_back_whole", {}, "offset, hosts, details"),
+        (Careless, "test_a_first_save_has_revision_one", {"revision": 9}, "refuses 9 as the first"),
+        (Careless, "test_a_save_compares", {"revision": 9}, "refuses 9 on 2"),
+        (Careless, "test_one_writer_wins_each_revision", {}, "one save is granted"),
+        (Careless, "test_others_see_what_was_saved", {}, "loads the record at once"),
+        (Careless, "test_the_clock_is_plausible", {}, "away from this machine's clock"),
+        (Careless, "test_nothing_secret_is_shown", {}, "has a name"),
+        (Open, "test_waiting_has_an_end", {"timeout": 0.0}, "raises StorageError, not None"),
+        (Open, "test_others_are_kept_out", {}, "not None"),
+        (Open, "test_nothing_secret_is_shown", {}, "show no secret"),
+        (Foreign, "test_waiting_has_an_end", {"timeout": 0.0}, "not TimeoutError"),
+        (Foreign, "test_the_key_is_given_back_after_an_error", {}, "free after an error"),
+        (Broken, "test_what_cannot_be_reached_says_so", {}, "raises StorageError, not OSError"),
+    ],
+)
+def test_the_suite_tells_what_is_wrong(
+    storage: type[MemoryStorage], name: str, more: dict[str, Any], truth: str
+) -> None:
+    """A storage that breaks a rule fails the test of that rule, with the rule as the text."""
+    with pytest.raises(AssertionError, match=truth):
+        run(name, storage(), **more)
+
+
+def test_the_suite_wants_a_storage() -> None:
+    """Without a `make_storage` of its own a suite says what to do, rather than test nothing."""
+    fixture: Any = StorageConformance.__dict__["make_storage"]
+    with pytest.raises(NotImplementedError, match="override"):
+        fixture.__wrapped__(StorageConformance())
+
+
+def test_a_coarse_clock_passes() -> None:
+    """A clock that shows the same moment for a while goes on all the same."""
+
+    class Coarse(MemoryStorage):
+        asked = 0
+
+        def now(self) -> float:
+            """See `Storage.now`."""
+            self.asked += 1
+            return float(self._clock.time() // 1000 * 1000 + self.asked // 3)
+
+    run("test_the_clock_is_plausible", Coarse())
+
+
+def test_nobody_alone_inside_is_told() -> None:
+    """A lock that lets a second thread in while the first is inside fails the suite, whenever that happens."""
+
+    class Meeting(Open):
+        def load(self, key: str) -> Record | None:
+            """Let the others come in."""
+            barrier.wait(10)
+            return None
+
+    barrier = threading.Barrier(4)
+    with pytest.raises(AssertionError, match="4 were inside together"):
+        run("test_one_is_inside", Meeting())
+
+
+def test_every_field_is_compared() -> None:
+    """The suite's record has something in every field, so that a storage that leaves one out is found."""
+    record = full_record()
+    empty = Record()
+    assert set(differences(record, empty)) >= {
+        name for name in Record.__dataclass_fields__ if name != "set_aside"
+    }
+    for value in (record.ledger, record.ledger.hold, record.ledger.latch, record.tokens["8"]):
+        assert value is not None
+        same = [
+            each.name for each in fields(value) if each.init and getattr(value, each.name) == each.default
+        ]
+        assert same == []
+
+
+def test_work_in_threads_is_returned() -> None:
+    """Helpers of the suite hand back what each thread came to, in order."""
+    assert in_threads(lambda number: number * 2, 3) == [0, 2, 4]

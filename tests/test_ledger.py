@@ -1,0 +1,415 @@
+"""What was spent, what is forbidden, and when the next call may be made."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from values import DAY, HOUR, MINUTE, NOW, PACE
+
+from tradovate_auth import Budget
+from tradovate_auth._ledger import Hold, HoldKind, Ledger, Pace
+
+BUDGETS = st.builds(
+    Budget, failed_logins=st.integers(1, 5), logins=st.integers(1, 5), renewals=st.integers(1, 15)
+)
+STEPS = st.lists(st.floats(0, 2 * HOUR) | st.floats(0, 5 * MINUTE), min_size=1, max_size=60)
+FINGERPRINT = "fingerprint"
+
+
+def most_in_an_hour(moments: list[float]) -> int:
+    """Return how many of the moments lie in the fullest hour."""
+    return max((sum(1 for other in moments if start <= other < start + HOUR) for start in moments), default=0)
+
+
+def refused(ledger: Ledger, now: float, *, disguised: bool = True, fingerprint: str = FINGERPRINT) -> Ledger:
+    """Return the ledger after a login that was refused."""
+    return ledger.with_login(now, PACE).with_login_refused(now, PACE, fingerprint, "no", disguised=disguised)
+
+
+class TestPace:
+    """The minutes of an account."""
+
+    def test_on_the_vendors_hosts(self) -> None:
+        """With an hour of 3,600 seconds and tokens of 80 minutes the numbers are those of the design."""
+        assert (PACE.minute, PACE.between_renewals, PACE.first_pause, PACE.longest_pause) == (
+            60,
+            300,
+            60,
+            600,
+        )
+
+    def test_before_the_first_token(self) -> None:
+        """Without a token its lifetime shortens nothing."""
+        assert (Pace(HOUR, None).between_renewals, Pace(HOUR, None).first_pause) == (300, 60)
+
+    @pytest.mark.parametrize(("lifetime", "between", "first"), [(600.0, 100.0, 60.0), (60.0, 10.0, 10.0)])
+    def test_short_lives(self, lifetime: float, between: float, first: float) -> None:
+        """Where a sixth of the lifetime is shorter, that is the pause."""
+        pace = Pace(HOUR, lifetime)
+        assert (pace.between_renewals, pace.first_pause) == (between, first)
+
+    def test_a_short_hour(self) -> None:
+        """Every minute shrinks with the hour."""
+        pace = Pace(60.0, None)
+        assert (pace.minute, pace.between_renewals, pace.first_pause, pace.longest_pause) == (1, 5, 1, 10)
+
+    def test_backoff(self) -> None:
+        """After failed renewals the wait doubles from a quarter of a minute to five minutes, and no further."""
+        waits = [PACE.backoff(failures) for failures in (1, 2, 3, 4, 5, 6, 7, 10_000)]
+        assert waits == [15, 30, 60, 120, 240, 300, 300, 300]
+
+
+class TestBudgets:
+    """Never more in a rolling hour than the budget."""
+
+    @given(BUDGETS, STEPS, st.lists(st.booleans(), min_size=60, max_size=60))
+    @settings(max_examples=100)
+    def test_renewals(self, budget: Budget, steps: list[float], scheduled: list[bool]) -> None:
+        """Whoever asks renewal_wait first never sends more renewals in any hour than the budget, nor more than two
+        thirds of it unscheduled.
+        """
+        ledger, now = Ledger(), NOW
+        sent: list[float] = []
+        unscheduled: list[float] = []
+        for step, planned in zip(steps, scheduled, strict=False):
+            now += step
+            if ledger.renewal_wait(now, PACE, budget, scheduled=planned) > 0:
+                continue
+            ledger = ledger.with_renewal(now, PACE, scheduled=planned)
+            sent.append(now)
+            if not planned:
+                unscheduled.append(now)
+        assert most_in_an_hour(sent) <= budget.renewals
+        assert most_in_an_hour(unscheduled) <= max(1, budget.renewals * 2 // 3)
+
+    @given(BUDGETS, STEPS, st.lists(st.sampled_from(["granted", "refused", "lost", "unsent"]), min_size=60))
+    @settings(max_examples=100)
+    def test_logins(self, budget: Budget, steps: list[float], outcomes: list[str]) -> None:
+        """Whoever asks login_wait first never has more refused or lost logins in any hour than the budget, nor more
+        granted ones.
+        """
+        ledger, now = Ledger(), NOW
+        failed: list[float] = []
+        granted: list[float] = []
+        for step, outcome in zip(steps, outcomes, strict=False):
+            now += step
+            if ledger.login_wait(now, PACE, budget) > 0:
+                continue
+            ledger = ledger.with_login(now, PACE)
+            match outcome:
+                case "granted":
+                    ledger = ledger.with_login_granted(now, PACE, FINGERPRINT)
+                    granted.append(now)
+                case "refused":
+                    ledger = ledger.with_login_refused(now, PACE, FINGERPRINT, "no", disguised=True)
+                    failed.append(now)
+                case "lost":
+                    ledger = ledger.with_login_lost(now, PACE)
+                    failed.append(now)
+                case _:
+                    ledger = ledger.without_last_login()
+        assert most_in_an_hour(failed) <= budget.failed_logins
+        assert most_in_an_hour(granted) <= budget.logins
+
+    @given(BUDGETS, STEPS)
+    @settings(max_examples=100)
+    def test_waiting_is_enough(self, budget: Budget, steps: list[float]) -> None:
+        """Whoever waits as long as was said may go, and one who goes a second earlier may not."""
+        ledger, now = Ledger(), NOW
+        for step in steps:
+            now += step
+            wait = ledger.renewal_wait(now, PACE, budget, scheduled=False)
+            if wait > 1:
+                assert ledger.renewal_wait(now + wait - 1, PACE, budget, scheduled=False) > 0
+            now += wait
+            assert ledger.renewal_wait(now, PACE, budget, scheduled=False) <= 1e-6
+            ledger = ledger.with_renewal(now, PACE, scheduled=False)
+
+    @given(STEPS, st.floats(-DAY, DAY))
+    @settings(max_examples=100)
+    def test_a_clock_that_was_set_back_opens_no_gap(self, steps: list[float], jump: float) -> None:
+        """Entries from the future count as now, so nothing waits longer than an hour for them, or less for others."""
+        ledger, now, budget = Ledger(), NOW, Budget()
+        for step in steps:
+            now += step
+            if ledger.login_wait(now, PACE, budget) == 0:
+                ledger = ledger.with_login(now, PACE)
+        entries = len(ledger.pruned(now, HOUR).failed_logins)
+        assert ledger.login_wait(now + jump, PACE, budget) <= HOUR
+        if jump <= 0:
+            assert len(ledger.pruned(now + jump, HOUR).failed_logins) >= entries
+
+    def test_a_process_that_dies_has_been_counted(self) -> None:
+        """A call is entered before it is sent: what was entered counts, whatever became of it."""
+        ledger = Ledger()
+        for _ in range(3):
+            ledger = ledger.with_login(NOW, PACE)
+        assert ledger.login_wait(NOW, PACE, Budget()) == HOUR
+        assert ledger.login_wait(NOW + HOUR, PACE, Budget()) == 0
+
+    def test_a_granted_login_is_no_failed_one(self) -> None:
+        """The server counts failures alone, so a granted login moves to a count of its own."""
+        ledger = Ledger().with_login(NOW, PACE).with_login_granted(NOW + 1, PACE, FINGERPRINT)
+        assert (ledger.failed_logins, ledger.logins, ledger.proven) == ((), (NOW + 1,), FINGERPRINT)
+
+    def test_what_never_left_is_not_spent(self) -> None:
+        """A call that never left this machine leaves no trace in the ledger."""
+        before = Ledger(failed_logins=(NOW - 5,), renewals=(NOW - 5,), unscheduled=(NOW - 5,))
+        assert before.with_login(NOW, PACE).without_last_login() == before
+        assert before.with_renewal(NOW, PACE, scheduled=True).without_last_renewal() == before
+        assert before.with_renewal(NOW, PACE, scheduled=False).without_last_renewal().unscheduled == (
+            NOW - 5,
+        )
+
+    @given(st.floats(0, 2000), st.integers(0, 8))
+    @settings(max_examples=100)
+    def test_what_never_left_costs_no_pause(self, pause: float, doublings: int) -> None:
+        """An unscheduled renewal that never left may be tried again at once, and the pause after it is the same."""
+        ledger = Ledger(pause=min(max(pause, PACE.first_pause) * 2**doublings, PACE.longest_pause))
+        sent = ledger.with_renewal(NOW, PACE, scheduled=False)
+        back = sent.without_last_renewal()
+        assert back.renewal_wait(NOW, PACE, Budget(), scheduled=False) == 0
+        assert back.with_renewal(NOW, PACE, scheduled=False) == sent
+
+    def test_nothing_to_take_back(self) -> None:
+        """Taking back from an empty ledger changes nothing."""
+        assert Ledger().without_last_renewal() == Ledger().without_last_login() == Ledger()
+
+    def test_the_budget_alone(self) -> None:
+        """What the budget alone allows looks at no pause."""
+        ledger = Ledger().with_renewal(NOW, PACE, scheduled=False).with_renewal_failed(NOW, 99.0)
+        assert ledger.renewals_spent(NOW, PACE, Budget()) == 0
+        assert ledger.renewals_spent(NOW, PACE, Budget(renewals=1)) == HOUR
+
+
+class TestPlannedRenewals:
+    """Renewals by the schedule."""
+
+    def test_at_most_one_in_five_minutes_is_granted(self) -> None:
+        """After a grant the next planned renewal waits five minutes."""
+        ledger = Ledger().with_grant(NOW)
+        assert ledger.renewal_wait(NOW, PACE, Budget(), scheduled=True) == 300
+        assert ledger.renewal_wait(NOW + 300, PACE, Budget(), scheduled=True) == 0
+
+    def test_failures_are_waited_for_until_a_grant(self) -> None:
+        """A failure sets the moment of the next try; a grant forgets it."""
+        ledger = Ledger().with_renewal_failed(NOW, 42.0).with_renewal_failed(NOW + 42, 10.0)
+        assert (ledger.failures, ledger.renewal_wait(NOW + 42, PACE, Budget(), scheduled=True)) == (2, 10.0)
+        ledger = ledger.with_grant(NOW + 60)
+        assert (ledger.failures, ledger.retry_at) == (0, 0.0)
+
+    def test_they_owe_nothing_to_the_unscheduled_ones(self) -> None:
+        """An allowance that is used up does not hinder the schedule."""
+        ledger = Ledger(unscheduled=(NOW,) * 8, unscheduled_at=NOW + 600, pause=600)
+        assert ledger.renewal_wait(NOW, PACE, Budget(), scheduled=False) == HOUR
+        assert ledger.renewal_wait(NOW, PACE, Budget(), scheduled=True) == 0
+
+
+class TestAllowance:
+    """Renewals that nobody planned."""
+
+    def test_the_pause_doubles_up_to_ten_minutes(self) -> None:
+        """The first goes at once, the next after a minute, then the pause doubles up to ten minutes."""
+        ledger, now = Ledger(), NOW
+        waits = []
+        for _ in range(7):
+            waits.append(ledger.renewal_wait(now, PACE, Budget(), scheduled=False))
+            now += waits[-1]
+            ledger = ledger.with_renewal(now, PACE, scheduled=False)
+        assert waits == [0, 60, 120, 240, 480, 600, 600]
+
+    @given(st.integers(1, 20))
+    def test_a_cure_resets_it(self, times: int) -> None:
+        """However long the pause has become: after one that helped the next goes at once, and the one after in a
+        minute.
+        """
+        ledger = Ledger()
+        for _ in range(times):
+            ledger = ledger.with_renewal(NOW, PACE, scheduled=False)
+        ledger = ledger.with_cure()
+        assert max(ledger.unscheduled_at, ledger.pause) == 0
+        assert ledger.with_renewal(NOW, PACE, scheduled=False).unscheduled_at == NOW + 60
+
+    def test_a_share_of_the_budget(self) -> None:
+        """At most eight of twelve, however often they cure; and one at least, however small the budget."""
+        ledger = Ledger()
+        for _ in range(8):
+            assert ledger.renewal_wait(NOW, PACE, Budget(), scheduled=False) == 0
+            ledger = ledger.with_renewal(NOW, PACE, scheduled=False).with_cure()
+        assert ledger.renewal_wait(NOW, PACE, Budget(), scheduled=False) == HOUR
+        assert Ledger().renewal_wait(NOW, PACE, Budget(renewals=1), scheduled=False) == 0
+
+
+class TestEvictions:
+    """Two clients must not fight."""
+
+    @given(st.lists(st.floats(600, DAY), min_size=1, max_size=20))
+    def test_evictions_far_apart_are_no_hold(self, gaps: list[float]) -> None:
+        """A single eviction, or one that comes ten minutes or more after the last, holds nothing."""
+        ledger, now = Ledger(), NOW
+        for gap in gaps:
+            now += gap
+            ledger = ledger.with_eviction(now, PACE)
+            assert ledger.hold_at(now) is None
+
+    @given(st.lists(st.floats(0, 599), min_size=1, max_size=12))
+    def test_evictions_close_together_are_a_hold_that_doubles(self, gaps: list[float]) -> None:
+        """Evicted again within ten minutes of the login after the last hold: ten minutes, doubling up to an hour."""
+        ledger, now = Ledger().with_eviction(NOW, PACE), NOW
+        for number, gap in enumerate(gaps):
+            now += gap
+            ledger = ledger.with_eviction(now, PACE)
+            hold = ledger.hold_at(now)
+            assert hold is not None
+            assert hold.kind == "evicted"
+            assert hold.until - now == pytest.approx(min(600 * 2**number, HOUR))
+            now = hold.until
+            ledger = ledger.with_login(now, PACE).with_login_granted(now, PACE, FINGERPRINT)
+            assert ledger.hold_at(now) is None
+
+    def test_peace_forgets(self) -> None:
+        """Ten quiet minutes after the login that followed, the next eviction is a first one again."""
+        ledger = Ledger().with_eviction(NOW, PACE).with_eviction(NOW + 1, PACE)
+        ledger = ledger.with_login(NOW + 601, PACE).with_login_granted(NOW + 601, PACE, FINGERPRINT)
+        ledger = ledger.with_eviction(NOW + 1201, PACE)
+        assert (ledger.hold_at(NOW + 1201), ledger.eviction_pause) == (None, 0.0)
+
+    def test_a_login_long_after_an_eviction_does_not_follow_it(self) -> None:
+        """Only a login straight after an eviction starts its ten minutes anew."""
+        ledger = Ledger().with_eviction(NOW, PACE)
+        later = ledger.with_login(NOW + 601, PACE).with_login_granted(NOW + 601, PACE, FINGERPRINT)
+        assert later.evicted_at == NOW
+        soon = ledger.with_login(NOW + 5, PACE).with_login_granted(NOW + 5, PACE, FINGERPRINT)
+        assert soon.evicted_at == NOW + 5
+
+
+class TestLostLogins:
+    """A login whose answer got lost may have opened a session (P§9.37)."""
+
+    def test_once_more_then_five_minutes_doubling(self) -> None:
+        """The first may be repeated at once; then a hold of five minutes that doubles up to an hour, for ever."""
+        ledger = Ledger()
+        waits = []
+        for _ in range(8):
+            ledger = ledger.with_login(NOW, PACE).with_login_lost(NOW, PACE)
+            hold = ledger.hold_at(NOW)
+            waits.append(None if hold is None else hold.until - NOW)
+        assert waits == [None, 300, 600, 1200, 2400, 3600, 3600, 3600]
+        assert ledger.hold is not None
+        assert ledger.hold.kind == "lost"
+
+    def test_a_server_may_be_away_for_months(self) -> None:
+        """No number of lost logins is too many to count."""
+        ledger = Ledger(lost=100_000).with_login_lost(NOW, PACE)
+        assert ledger.hold_at(NOW) == Hold("lost", NOW + HOUR, "a login was sent and its answer got lost")
+
+    @pytest.mark.parametrize("outcome", ["granted", "refused"])
+    def test_an_answer_resets_it(self, outcome: str) -> None:
+        """As soon as the server answers, granted or refused, the count starts anew."""
+        ledger = Ledger().with_login_lost(NOW, PACE).with_login_lost(NOW, PACE).with_login(NOW, PACE)
+        if outcome == "granted":
+            ledger = ledger.with_login_granted(NOW, PACE, FINGERPRINT)
+        else:
+            ledger = ledger.with_login_refused(NOW, PACE, FINGERPRINT, "no", disguised=False)
+        assert (ledger.lost, ledger.hold) == (0, None)
+
+    def test_they_count_as_failed(self) -> None:
+        """The server may have counted it as a failure."""
+        assert Ledger().with_login(NOW, PACE).with_login_lost(NOW, PACE).failed_logins == (NOW,)
+
+
+class TestLatch:
+    """Refused credentials (P§9.6, P§9.7)."""
+
+    @pytest.mark.parametrize(("disguised", "proven"), [(True, None), (True, "other"), (False, FINGERPRINT)])
+    def test_refused_is_refused(self, *, disguised: bool, proven: str | None) -> None:
+        """Credentials that never worked, or that got a plain refusal, are latched without an end."""
+        latch = refused(Ledger(proven=proven), NOW, disguised=disguised).latch
+        assert latch is not None
+        assert (latch.fingerprint, latch.text, latch.until) == (FINGERPRINT, "no", None)
+
+    def test_proven_credentials_get_another_try(self) -> None:
+        """Credentials that have worked before are tried again after an hour, doubling to a day: it may be throttling."""
+        ledger, waits = Ledger(proven=FINGERPRINT), []
+        for _ in range(8):
+            ledger = refused(ledger, NOW)
+            assert ledger.latch is not None
+            assert ledger.latch.until is not None
+            waits.append((ledger.latch.until - NOW) / HOUR)
+        assert waits == [1, 2, 4, 8, 16, 24, 24, 24]
+
+    def test_the_pause_belongs_to_the_credentials(self) -> None:
+        """A latch of other credentials does not lengthen the first pause of these."""
+        ledger = refused(Ledger(proven="other"), NOW, fingerprint="other")
+        ledger = refused(Ledger(proven=FINGERPRINT, latch=ledger.latch), NOW)
+        assert ledger.latch is not None
+        assert ledger.latch.pause == HOUR
+
+    def test_a_grant_lifts_it(self) -> None:
+        """A granted login takes the latch away, and the next refusal starts with an hour again."""
+        ledger = refused(refused(Ledger(proven=FINGERPRINT), NOW), NOW)
+        ledger = ledger.with_login(NOW, PACE).with_login_granted(NOW, PACE, FINGERPRINT)
+        assert ledger.latch is None
+        latch = refused(ledger, NOW).latch
+        assert latch is not None
+        assert latch.pause == HOUR
+
+
+class TestHolds:
+    """What forbids calls for a while."""
+
+    def test_a_hold_ends(self) -> None:
+        """A hold holds until its moment, and not at it."""
+        ledger = Ledger(hold=Hold("captcha", NOW, "a captcha"))
+        assert ledger.hold_at(NOW - 0.001) == ledger.hold
+        assert ledger.hold_at(NOW) is None
+        assert Ledger().hold_at(NOW) is None
+
+    def test_a_longer_one_of_another_kind_stays(self) -> None:
+        """A short hold does not shorten a longer one of another kind; its own kind it replaces."""
+        locked, penalty = Hold("locked", NOW + HOUR, "locked"), Hold("penalty", NOW + 15, "slow down")
+        assert Ledger().with_hold(penalty).hold == penalty
+        assert Ledger().with_hold(locked).with_hold(penalty).hold == locked
+        assert Ledger().with_hold(penalty).with_hold(locked).hold == locked
+        shorter = Hold("locked", NOW + 5, "locked")
+        assert Ledger().with_hold(locked).with_hold(shorter).hold == shorter
+
+    def test_a_ticket_outlives_its_hold(self) -> None:
+        """A hold that is over is forgotten, unless it has a ticket that can be redeemed now."""
+        over = Hold("penalty", NOW - 1, "slow down", "ticket-4713")
+        assert Ledger(hold=over).pruned(NOW, HOUR).hold == over
+        for kind in ("penalty", "captcha", "locked", "evicted", "lost", "protocol"):
+            assert Ledger(hold=Hold(kind, NOW, "x")).pruned(NOW, HOUR).hold is None
+            assert Ledger(hold=Hold(kind, NOW + 1, "x")).pruned(NOW, HOUR).hold is not None
+
+    @pytest.mark.parametrize("kind", ["penalty", "captcha", "locked", "evicted", "lost", "protocol"])
+    def test_a_grant_ends_every_hold(self, kind: HoldKind) -> None:
+        """Whatever stood in the way of a token is over when there is one."""
+        assert Ledger(hold=Hold(kind, NOW + HOUR, "x")).with_grant(NOW).hold is None
+
+    def test_a_human_may_forgive(self) -> None:
+        """reset() forgets holds, the latch and every pause; what was spent stays spent, what was proven stays proven."""
+        spent = Ledger(
+            failed_logins=(NOW,),
+            logins=(NOW,),
+            renewals=(NOW,),
+            unscheduled=(NOW,),
+            renewed_at=NOW,
+            proven="x",
+        )
+        troubled = refused(spent.with_renewal_failed(NOW, 9.0), NOW, fingerprint="x").without_last_login()
+        troubled = troubled.with_eviction(NOW, PACE).with_eviction(NOW, PACE).with_login_lost(NOW, PACE)
+        assert troubled != spent
+        assert troubled.forgiven() == spent
+
+
+@given(st.lists(st.floats(NOW - 2 * HOUR, NOW + HOUR), max_size=12), st.floats(1, HOUR))
+def test_pruning_forgets_what_has_left_the_hour(entries: list[float], hour: float) -> None:
+    """What is left after pruning lies within the hour, nothing that lies there is lost, and pruning twice changes
+    nothing.
+    """
+    moments = tuple(entries)
+    pruned = Ledger(moments, moments, moments, moments).pruned(NOW, hour)
+    for kept in (pruned.failed_logins, pruned.logins, pruned.renewals, pruned.unscheduled):
+        assert len(kept) == sum(1 for entry in moments if entry > NOW - hour)
+        assert all(NOW - hour < entry <= NOW for entry in kept)
+    assert pruned.pruned(NOW, hour) == pruned

@@ -1,0 +1,203 @@
+"""A storage in a folder: every process of one machine that names it shares the session.
+
+Of each key there are
+
+    NAME.json         the record, replaced in one step: readers need no lock and never see half of one
+    NAME.lock         held over a whole exchange, so that one process calls the server; in it, who holds it
+    NAME.write.lock   held for the moment of a save: savers that do not exchange, such as `reset()`, hold only this one
+    NAME.json.tmp     while a save is at work
+    NAME.json.set-aside-WHY-N   what lay there and was no record, the last three
+
+where NAME is a readable part of the key and a hash of it. The locks are the kernel's, by `filelock`: they end with their
+holder, however it ends. A forked child inherits none of them. For a local disk; network file systems are for nobody who
+relies on locks.
+"""
+
+import hashlib
+import os
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from .._clock import SYSTEM_CLOCK, Clock
+from ..errors import ConfigurationError, StorageError
+from ._codec import NotARecord, decode, encode
+from ._files import LARGEST, admit_folder, explained, put_aside, read, tighten, write
+from ._record import Record
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+__all__ = ["FileStorage"]
+
+_LOOK: Final = 0.02  # seconds between two tries to get the lock over an exchange, which takes a second or so
+_WRITE_LOOK: Final = 0.002  # the same, over a save, which takes some milliseconds
+_WRITE_PATIENCE: Final = 10.0  # seconds after which a saver must have been stopped rather than slow
+_READABLE: Final = 48  # characters of a key in the names of its files
+
+
+class FileStorage:
+    """Keeps records in a folder of this user: shared by all processes of this machine, and by their forks.
+
+    Any thread may use it, and any number of objects may name the same folder. Nothing is touched before it is first used;
+    then the folder is made, with mode 0700, and every file in it has 0600 from its first byte, whatever the umask.
+    A folder for nothing else is best: one that others may write to is refused if it holds other files.
+
+    Args:
+        folder: Where; made if missing. A relative one is meant from where the process stands now.
+        clock: Tells the time, for tests that move it.
+
+    Raises:
+        ConfigurationError: No folder has such a name.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, clock: Clock = SYSTEM_CLOCK) -> None:
+        name = os.fspath(folder)
+        if not isinstance(name, str) or not name or "\0" in name:
+            raise ConfigurationError("FileStorage needs the name of a folder.")
+        self._folder = Path(os.path.abspath(name))  # noqa: PTH100  # takes out "..", which Path.absolute leaves
+        self._clock = clock
+
+    @property
+    def name(self) -> str:
+        """See `Storage.name`. Never blocks."""
+        return f"file {self._folder}"
+
+    def __repr__(self) -> str:
+        return f"FileStorage({str(self._folder)!r})"
+
+    def now(self) -> float:
+        """Return the machine's wall clock, which all its processes share. Never blocks."""
+        return self._clock.time()
+
+    def load(self, key: str) -> Record | None:
+        """See `Storage.load`. Blocks on the disk, and on no lock unless there is something to put aside.
+
+        Raises:
+            StorageError: The file cannot be read or put aside, or a newer version of this package has written it.
+        """
+        path = self._path(key, "json")
+        if not self._admitted(create=False):
+            return None
+        with explained("read", path):
+            try:
+                return _recorded(path)
+            except NotARecord:
+                pass
+        return self._started_anew(path)
+
+    def save(self, key: str, record: Record) -> bool:
+        """See `Storage.save`. Blocks on the disk, and on others that save under this key at the same moment.
+
+        Raises:
+            StorageError: The file cannot be written; it is as it was. Or a newer version of this package has written it.
+        """
+        path = self._path(key, "json")
+        with self._writing(path), explained("written", path):
+            try:
+                kept = _recorded(path)
+            except NotARecord:
+                return False  # the saver loads again, which puts it aside and says so
+            if record.revision != (kept.revision if kept is not None else 0) + 1:
+                return False
+            write(path, encode(record))
+            return True
+
+    @contextmanager
+    def exclusive(self, key: str, timeout: float) -> Iterator[None]:
+        """See `Storage.exclusive`. Blocks while another process or thread holds the key; free when that one dies.
+
+        Not reentrant. Saving needs no hold of this lock, and is not kept waiting by it.
+
+        Raises:
+            StorageError: It was not free in time (the text names the process), or cannot be locked.
+        """
+        with self._held(self._path(key, "lock"), timeout, _LOOK):
+            yield
+
+    def _path(self, key: str, kind: str) -> Path:
+        readable = re.sub(r"[^a-z0-9]+", "-", key.lower().partition("://")[2] or key.lower())
+        digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        return self._folder / f"{readable[:_READABLE].strip('-')}-{digest}.{kind}"
+
+    def _admitted(self, *, create: bool) -> bool:
+        with explained("used", self._folder):
+            return admit_folder(self._folder, create=create)
+
+    def _started_anew(self, path: Path) -> Record | None:
+        """Put aside what is no record. Looks again under the lock: somebody may have saved one meanwhile."""
+        with self._writing(path), explained("put aside", path):
+            try:
+                return _recorded(path)
+            except NotARecord as error:
+                name = put_aside(path, error.reason)
+                return Record(set_aside=f"{name}: {error.reason}")
+
+    @contextmanager
+    def _writing(self, path: Path) -> Iterator[None]:
+        with self._held(path.with_suffix(".write.lock"), _WRITE_PATIENCE, _WRITE_LOOK):
+            yield
+
+    @contextmanager
+    def _held(self, path: Path, timeout: float, look: float) -> Iterator[None]:
+        lock = self._acquired(path, timeout, look)
+        try:
+            yield
+        finally:
+            with explained("unlocked", path):
+                lock.release()
+
+    def _acquired(self, path: Path, timeout: float, look: float) -> "BaseFileLock":
+        from filelock import FileLock, Timeout
+
+        self._admitted(create=True)
+        with explained("locked", path):
+            tighten(path)
+            # A new object each time: one that was made before a fork is of no use after it. No fallback to a lock that
+            # is only a file: it would outlive a killed holder.
+            lock = FileLock(
+                path, mode=0o600, fallback_to_soft=False, preserve_lock_file=True, on_acquired=_sign
+            )
+            try:
+                # filelock would take a negative wait, and an infinite one, for one without an end.
+                lock.acquire(min(max(timeout, 0.0), threading.TIMEOUT_MAX), look)
+            except Timeout:
+                raise StorageError(
+                    f"The stored session was not free within {max(timeout, 0.0):g} s: {_holder(path)} holds it.",
+                    None,
+                    "Valid tokens stay in use. If that process hangs, end it: its lock ends with it.",
+                ) from None
+        return lock
+
+
+def _recorded(path: Path) -> Record | None:
+    data = read(path)
+    if data is None:
+        return None
+    if len(data) > LARGEST:
+        raise NotARecord("too large")
+    return decode(data)
+
+
+def _sign(opened: int) -> None:
+    """Write into a lock's file who holds it, for the error of those who wait in vain. It may fail: the lock holds anyway."""
+    try:
+        os.ftruncate(opened, 0)
+        os.lseek(opened, 0, os.SEEK_SET)
+        os.write(opened, f"{os.getpid()}\n".encode())
+    except OSError:
+        pass
+
+
+def _holder(path: Path) -> str:
+    try:
+        signature = read(path) or b""
+    except OSError:  # Windows lets nobody else read what is locked
+        signature = b""
+    pid = signature.strip()
+    if pid == str(os.getpid()).encode():
+        return "another thread of this process"
+    return f"process {pid.decode()}" if pid.isdigit() else "another process"
