@@ -155,10 +155,10 @@ class TestBudgets:
         """A call that never left this machine leaves no trace in the ledger."""
         before = Ledger(failed_logins=(NOW - 5,), renewals=(NOW - 5,), unscheduled=(NOW - 5,))
         assert before.with_login(NOW, PACE).without_last_login() == before
-        assert before.with_renewal(NOW, PACE, scheduled=True).without_last_renewal() == before
-        assert before.with_renewal(NOW, PACE, scheduled=False).without_last_renewal().unscheduled == (
-            NOW - 5,
-        )
+        assert before.with_renewal(NOW, PACE, scheduled=True).without_last_renewal(scheduled=True) == before
+        assert before.with_renewal(NOW, PACE, scheduled=False).without_last_renewal(
+            scheduled=False
+        ).unscheduled == (NOW - 5,)
 
     @given(st.floats(0, 2000), st.integers(0, 8))
     @settings(max_examples=100)
@@ -166,13 +166,13 @@ class TestBudgets:
         """An unscheduled renewal that never left may be tried again at once, and the pause after it is the same."""
         ledger = Ledger(pause=min(max(pause, PACE.first_pause) * 2**doublings, PACE.longest_pause))
         sent = ledger.with_renewal(NOW, PACE, scheduled=False)
-        back = sent.without_last_renewal()
+        back = sent.without_last_renewal(scheduled=False)
         assert back.renewal_wait(NOW, PACE, Budget(), scheduled=False) == 0
         assert back.with_renewal(NOW, PACE, scheduled=False) == sent
 
     def test_nothing_to_take_back(self) -> None:
         """Taking back from an empty ledger changes nothing."""
-        assert Ledger().without_last_renewal() == Ledger().without_last_login() == Ledger()
+        assert Ledger().without_last_renewal(scheduled=True) == Ledger().without_last_login() == Ledger()
 
     def test_the_budget_alone(self) -> None:
         """What the budget alone allows looks at no pause."""

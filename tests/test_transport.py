@@ -28,11 +28,12 @@ from cryptography.x509.oid import NameOID
 from stacks import AIOHTTP, HTTPX, HTTPX2, REQUESTS, Stack, plain_environment
 
 from tradovate_auth import ConfigurationError, Credentials, LoginRefused, TokenProvider, TransportError
+from tradovate_auth._sending import root_cause, within
 from tradovate_auth._wire import Granted, login_call, read_reply, renewal_call
 from tradovate_auth.storage import MemoryStorage
 from tradovate_auth.testing import Emulator
 from tradovate_auth.testing.emulator import Fault
-from tradovate_auth.transport import ANSWER_LIMIT, Call, Reply, first_installed, root_cause, within
+from tradovate_auth.transport import ANSWER_LIMIT, Call, Reply, first_installed
 
 __all__ = ["plain_environment"]  # a fixture
 

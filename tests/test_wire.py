@@ -145,7 +145,7 @@ class TestPenalties:
             ({"p-ticket": TICKET, "p-time": 0}, 1.0, TICKET),
             ({"p-ticket": TICKET, "p-time": 1e9}, 3600.0, TICKET),
             ({"p-ticket": TICKET, "p-time": 10**400}, 15.0, TICKET),
-            ({"p-ticket": TICKET, "p-time": float("inf")}, 3600.0, TICKET),
+            ({"p-ticket": TICKET, "p-time": float("inf")}, 15.0, TICKET),
             ({"p-ticket": TICKET, "p-time": float("nan")}, 15.0, TICKET),
             ({"p-time": 30}, 30.0, None),
             ({"p-ticket": "", "p-time": 30}, 30.0, None),

@@ -63,7 +63,9 @@ def providers(credentials: Credentials) -> TokenProvider:
     """Every option of a provider has its type."""
     storage: Storage = MemoryStorage(clock=FakeClock())
     transport: Transport = OwnTransport()
-    TokenProvider(credentials, environment="live", storage=from_url("memory://"), transport=RequestsTransport())
+    TokenProvider(
+        credentials, environment="live", storage=from_url("memory://"), transport=RequestsTransport()
+    )
     TokenProvider(credentials, renewal="sometimes")  # type: ignore[arg-type]
     TokenProvider(credentials, login="twice")  # type: ignore[arg-type]
     TokenProvider("name", "password")  # type: ignore[call-arg, arg-type]

@@ -43,6 +43,8 @@ class Account:
     clock: Clock
     timeout: float
     closing: Wakeup = field(default_factory=Wakeup)
+    set_aside: list[str] = field(default_factory=list)
+    """What the storage found to be no record, and put aside, since it was last told."""
     _fingerprint: str | None = field(default=None, repr=False)
 
     @property
@@ -60,8 +62,14 @@ class Account:
         return self.storage.now() + record.offset
 
     def load(self) -> Record:
-        """Return the newest record."""
-        return self.storage.load(self.key) or Record()
+        """Return the newest record, with those of its hosts that may be trusted: whoever can write it is no authority."""
+        record = self.storage.load(self.key)
+        if record is None:
+            return Record()
+        if record.set_aside is not None:
+            self.set_aside.append(record.set_aside)
+        hosts = {key: host for key, host in record.hosts.items() if self.environment.admit(host) == host}
+        return replace(record, set_aside=None, hosts=hosts)
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Return the lock of this account over all processes that share the storage."""

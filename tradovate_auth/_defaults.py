@@ -1,4 +1,4 @@
-"""What providers of one process share when nobody says otherwise: a memory storage, and the keys in any storage."""
+"""What a provider takes when nobody says otherwise: the process's own storage, its keys, the first installed transport."""
 
 import hashlib
 import json
@@ -7,13 +7,17 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, Final
 
+from ._account import Account
+from ._clock import Clock
 from .environments import Environment
 from .models import Credentials
-from .storage import MemoryStorage
+from .storage import MemoryStorage, Storage, from_url
+from .transport import Transport, first_installed
 
 __all__ = [
     "PROCESS_STORAGE",
     "SESSIONS_OPENED",
+    "account_for",
     "account_key",
     "options_from_env",
     "private_key",
@@ -27,6 +31,32 @@ SESSIONS_OPENED: Final[set[tuple[int, str]]] = set()
 """Process and account key of every login granted here, for the policy `login="once"`."""
 
 _SALT: Final = secrets.token_bytes(16)
+
+
+def account_for(
+    credentials: Credentials,
+    environment: Environment,
+    *,
+    storage: Storage | str | None,
+    transport: Transport | None,
+    timeout: float,
+    clock: Clock,
+) -> Account:
+    """Return the account behind a provider; see `TokenProvider` for the arguments."""
+    own = storage is None
+    return Account(
+        credentials=credentials,
+        environment=environment,
+        storage=PROCESS_STORAGE
+        if storage is None
+        else from_url(storage)
+        if isinstance(storage, str)
+        else storage,
+        key=(private_key if own else account_key)(environment, credentials),
+        transport=transport or first_installed(),
+        clock=clock,
+        timeout=timeout,
+    )
 
 
 def account_key(environment: Environment, credentials: Credentials) -> str:

@@ -66,7 +66,7 @@ class Exchange:
             reply, at = self.account.send_renewal(record, token, patient=not living)
         except TransportError as error:
             if not error.sent:
-                self.account.change_ledger(Ledger.without_last_renewal)
+                self.account.change_ledger(lambda ledger: ledger.without_last_renewal(scheduled=scheduled))
                 if not living:
                     raise
             self._renewal_failed(token, error.message, view.now, pace)
@@ -164,7 +164,7 @@ class Exchange:
             event(account=self.journal.account, generation=token.generation, expires_at=token.expires_at)
         )
         if stored.hosts != seen.hosts:
-            self.journal.add(events.HostsMoved(account=self.journal.account, hosts=token.hosts))
+            self.journal.add(events.HostsMoved(account=self.journal.account, hosts=dict(token.hosts)))
         for reason in filter(None, (unsaved, *oddities(token, renewed))):
             self.journal.warn(reason)
         return token
@@ -231,7 +231,7 @@ class Exchange:
     def _login_penalty(self, penalty: Penalty, at: float, view: View) -> None:
         """P§4.1: the login was not processed. It is sent again with the ticket, twice in a row at most."""
         earlier = view.ledger.hold
-        resends = earlier.resends + 1 if earlier is not None and earlier.kind == "penalty" else 0
+        resends = earlier.resends + 1 if earlier is not None and earlier.ticket is not None else 0
         exhausted = resends >= _MOST_RESENDS
         seconds = max(penalty.seconds, 15 * view.pace.minute) if exhausted else penalty.seconds
         hold = Hold(

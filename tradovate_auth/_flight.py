@@ -15,7 +15,6 @@ takes tens of milliseconds.
 """
 
 import _thread
-import asyncio
 import atexit
 import contextlib
 import contextvars
@@ -199,6 +198,8 @@ def _raise_copy(error: BaseException | None) -> None:
 
 
 async def _landing(outcome: "Future[BaseException | None]") -> None:
+    import asyncio  # whoever waits on a loop has it; whoever does not need not load it
+
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:

@@ -6,8 +6,9 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from ._sending import CONNECT_SHARE, Outcome, tls_context, unreachable, within
 from .errors import ConfigurationError
-from .transport import ANSWER_LIMIT, CONNECT_SHARE, Call, Outcome, Reply, tls_context, unreachable, within
+from .transport import ANSWER_LIMIT, Call, Reply
 
 __all__ = ["HttpxTransportBase"]
 

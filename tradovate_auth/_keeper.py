@@ -28,7 +28,7 @@ from .errors import (
     TokenTimeout,
     TradovateAuthError,
 )
-from .events import Event, LoggedIn, RenewalFailed, StorageBack, StorageLost, quiet
+from .events import Event, LoggedIn, RecordSetAside, RenewalFailed, StorageBack, StorageLost, quiet
 from .models import AccessToken
 
 __all__ = ["NOTHING", "Held", "Keeper"]
@@ -208,6 +208,8 @@ class Keeper:
             landing = self._run(before.token, need, journal)
         except TradovateAuthError as error:
             landing = Landing(error=error)
+        while self._account.set_aside:
+            journal.add(RecordSetAside(account=journal.account, reason=self._account.set_aside.pop(0)))
         if any(isinstance(event, LoggedIn) for event in journal.entries):
             SESSIONS_OPENED.add(session_opened(self._account.key))
         failed = self._publish(before, need, landing, journal)

@@ -166,10 +166,10 @@ class Ledger:
             entered, unscheduled=(*entered.unscheduled, now), unscheduled_at=now + pause, pause=pause
         )
 
-    def without_last_renewal(self) -> Self:
+    def without_last_renewal(self, *, scheduled: bool) -> Self:
         """Take back a renewal that never left this machine, and the pause after it."""
         back = replace(self, renewals=self.renewals[:-1])
-        if not self.unscheduled or self.unscheduled[-1:] != self.renewals[-1:]:
+        if scheduled:
             return back
         return replace(back, unscheduled=self.unscheduled[:-1], unscheduled_at=0.0, pause=self.pause / 2)
 

@@ -170,7 +170,7 @@ def server_time(reply: Reply) -> float | None:
 
 def _parse(body: bytes) -> dict[str, Any] | None:
     try:
-        answer = json.loads(body)
+        answer = json.loads(body, parse_constant=lambda _: None)  # NaN and Infinity are no JSON
     except (ValueError, RecursionError):
         return None
     return answer if isinstance(answer, dict) else None

@@ -20,9 +20,10 @@ from urllib.request import getproxies, proxy_bypass
 
 from ._bearer import ONE_SHOT_TTL, READING, RENEW, Bearer
 from ._missing import missing_extra
+from ._sending import CONNECT_SHARE, Outcome, tls_context, unreachable
 from .errors import TradovateAuthError, TransportError
 from .models import AccessToken
-from .transport import ANSWER_LIMIT, CONNECT_SHARE, Call, Outcome, Reply, tls_context, unreachable
+from .transport import ANSWER_LIMIT, Call, Reply
 
 try:
     import aiohttp

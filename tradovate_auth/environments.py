@@ -1,6 +1,5 @@
 """Where a session lives: the vendor's demo and live systems, or a server of one's own such as the emulator."""
 
-import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -42,6 +41,8 @@ _LAST_PORT = 65_535
 
 def _is_loopback(host: str) -> bool:
     """Return whether a host name or address means this machine."""
+    import ipaddress  # five milliseconds that `import tradovate_auth` need not wait for
+
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:

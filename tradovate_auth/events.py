@@ -15,6 +15,7 @@ __all__ = [
     "Held",
     "HostsMoved",
     "LoggedIn",
+    "RecordSetAside",
     "Refused",
     "RenewalFailed",
     "Renewed",
@@ -102,6 +103,11 @@ class HostsMoved(Event):
     """The server assigned other hosts (P§1.2)."""
 
     hosts: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordSetAside(_Explained):
+    """What lay in the storage was no record: it was kept under another name, and counts as absent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,17 +16,9 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
-from ._account import Account
 from ._clock import SYSTEM_CLOCK, Clock
 from ._decision import Need
-from ._defaults import (
-    PROCESS_STORAGE,
-    SESSIONS_OPENED,
-    account_key,
-    options_from_env,
-    private_key,
-    session_opened,
-)
+from ._defaults import SESSIONS_OPENED, account_for, options_from_env, session_opened
 from ._flight import run_on_flight
 from ._keeper import Keeper
 from ._ledger import Ledger
@@ -37,8 +29,8 @@ from .environments import Environment
 from .errors import ConfigurationError, Throttled
 from .events import Event, RenewalFailed
 from .models import AccessToken, Budget, Credentials, Status
-from .storage import MemoryStorage, Storage, from_url
-from .transport import Transport, first_installed
+from .storage import MemoryStorage, Storage
+from .transport import Transport
 
 __all__ = ["TokenProvider", "TokenSource"]
 
@@ -90,18 +82,8 @@ class TokenProvider:
             raise ConfigurationError("timeout is a number of seconds above 0.")
         self.environment = Environment.of(environment)
         self._login = login
-        self._account = Account(
-            credentials=credentials,
-            environment=self.environment,
-            storage=PROCESS_STORAGE
-            if storage is None
-            else from_url(storage)
-            if isinstance(storage, str)
-            else storage,
-            key=(private_key if storage is None else account_key)(self.environment, credentials),
-            transport=transport or first_installed(),
-            clock=clock,
-            timeout=timeout,
+        self._account = account_for(
+            credentials, self.environment, storage=storage, transport=transport, timeout=timeout, clock=clock
         )
         self._lifecycle = Lifecycle(self._account, budget, self._may_login)
         refuge = None
@@ -273,7 +255,7 @@ class TokenProvider:
         """
         token = self._keeper.held.token
         assigned = token.hosts if token is not None else {}
-        host = assigned.get(key) or self.environment.hosts.get(key)
+        host = self.environment.admit(assigned.get(key)) or self.environment.hosts.get(key)
         if host is None:
             known = ", ".join(sorted({*assigned, *self.environment.hosts}))
             raise ConfigurationError(f"No host goes by {key!r}; known are: {known}.")

@@ -20,10 +20,11 @@ from urllib.parse import urlsplit
 
 from ._bearer import ONE_SHOT_TTL, READING, RENEW, RESEND_LIMIT, Bearer
 from ._missing import missing_extra
+from ._sending import CONNECT_SHARE, Outcome, tls_context, unreachable, within
 from ._source import TokenSource
 from .errors import TradovateAuthError
 from .models import AccessToken, Credentials
-from .transport import ANSWER_LIMIT, CONNECT_SHARE, Call, Outcome, Reply, tls_context, unreachable, within
+from .transport import ANSWER_LIMIT, Call, Reply
 
 try:
     import requests
