@@ -41,8 +41,8 @@ from tradovate_auth import (
     TradovateAuthError,
     TransportError,
 )
-from tradovate_auth._bearer import Bearer, Routes
-from tradovate_auth._defaults import PROCESS_STORAGE
+from tradovate_auth._bearer import ONE_SHOT_TTL, Bearer, Routes
+from tradovate_auth._defaults import PROCESS_STORAGE, SESSIONS_OPENED
 from tradovate_auth.requests import RequestsTransport
 from tradovate_auth.storage import MemoryStorage
 from tradovate_auth.testing import Emulator
@@ -274,6 +274,7 @@ def test_without_any_token_left_the_401_is_the_answer(
     stack: Stack, tradovate_emulator: Emulator, tradovate_credentials: Credentials
 ) -> None:
     """A refused renewal and no right to log in: the call keeps its 401, the next one gets the typed error."""
+    SESSIONS_OPENED.clear()  # an earlier server of this process may have had the same port
     provider = TokenProvider(
         tradovate_credentials, environment=tradovate_emulator.url, storage=MemoryStorage(), login="once"
     )
@@ -593,34 +594,11 @@ def test_a_host_that_stays_wrong_costs_one_renewal(stack: Stack, tradovate_crede
 @every_stack
 def test_a_host_that_is_doubted_when_no_token_is_left(stack: Stack, tradovate_emulator: Emulator) -> None:
     """If asking for the hosts fails, the answer is the caller's."""
-
-    class Last(FailingSource):
-        """A source that has one token, and no other."""
-
-        def __init__(self, url: str) -> None:
-            super().__init__(StorageError("gone"), url)
-            now = dt.datetime.now(dt.UTC)
-            self.token = AccessToken(value="TEST", issued_at=now, expires_at=now + dt.timedelta(hours=1))
-
-        def get(self, timeout: float | None = 30.0, *, min_ttl: float = 0.0) -> AccessToken:
-            """Return the token to whoever is content with it."""
-            if min_ttl > 3600:
-                raise self.error
-            return self.token
-
-        async def aget(self, *, min_ttl: float = 0.0) -> AccessToken:
-            """The same."""
-            return self.get(min_ttl=min_ttl)
-
-        def report(self, token: AccessToken, status: int) -> None:
-            """Remember what was reported."""
-            reported.append(status)
-
-    reported: list[int] = []
+    source = LastSource(tradovate_emulator.url)
     tradovate_emulator.inject(Fault("/account/list", "status", status=421, payload=b"moved"))
-    with stack.client(stack.auth(Last(tradovate_emulator.url))) as client:
+    with stack.client(stack.auth(source)) as client:
         answer = client.get(accounts(tradovate_emulator))
-    assert (answer.status, answer.body, reported) == (421, b"moved", [421])
+    assert (answer.status, answer.body, source.reported) == (421, b"moved", [421])
 
 
 @every_stack
@@ -760,6 +738,45 @@ class FailingSource:
     def report(self, token: AccessToken, status: int) -> None:
         """Never called."""
         raise NotImplementedError
+
+
+class LastSource(FailingSource):
+    """A source that has one token, for an hour, and no other."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(StorageError("gone"), url)
+        now = dt.datetime.now(dt.UTC)
+        self.token = AccessToken(value="TEST", issued_at=now, expires_at=now + dt.timedelta(hours=1))
+        self.reported: list[int] = []
+        self.asked: list[float] = []
+
+    def get(self, timeout: float | None = 30.0, *, min_ttl: float = 0.0) -> AccessToken:
+        """Return the token to whoever is content with it."""
+        self.asked.append(min_ttl)
+        if min_ttl > 3600:
+            raise self.error
+        return self.token
+
+    async def aget(self, *, min_ttl: float = 0.0) -> AccessToken:
+        """Do the same."""
+        return self.get(min_ttl=min_ttl)
+
+    def report(self, token: AccessToken, status: int) -> None:
+        """Remember what was reported."""
+        self.reported.append(status)
+
+
+@every_stack
+def test_bodies_that_go_out_once_ask_for_a_token_that_lasts(
+    stack: Stack, tradovate_emulator: Emulator
+) -> None:
+    """What cannot be sent again wants a token that lives two seconds more; any other request takes what there is."""
+    source = LastSource(tradovate_emulator.url)
+    tradovate_emulator.inject(Fault("calls", "status", status=200, times=None))
+    with stack.client(stack.auth(source)) as client:
+        for kind in ("json", "generator", "file" if not stack.asynchronous else "bytes"):
+            assert client.post(accounts(tradovate_emulator), Body(kind)).status == 200
+    assert source.asked == [0.0, ONE_SHOT_TTL, 0.0]
 
 
 @every_stack

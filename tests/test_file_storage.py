@@ -6,11 +6,14 @@ import json
 import os
 import pickle
 import resource
+import shutil
 import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -30,6 +33,7 @@ from tradovate_auth.testing._conforming import enter, failure, full_record, held
 
 KEY = "https://demo.tradovateapi.com/v1 trader"
 SECRET = "token-value-4711"
+NOBODY = 65534
 FIRST = Record(revision=1, generation=1, tokens={"": some_token(value=SECRET)})
 
 
@@ -90,6 +94,24 @@ def ways(storage: FileStorage) -> dict[str, Callable[[], object]]:
 
 
 WAYS = ["load", "save", "exclusive"]
+
+
+def as_ordinary_user(work: Callable[[], object]) -> int:
+    """Do something in a child that has given up root's rights, if this process has them; return its exit code."""
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            if os.geteuid() == 0:
+                os.setgid(NOBODY)
+                os.setuid(NOBODY)
+            work()
+            code = 0
+        except BaseException:  # noqa: BLE001  # the child must not go on with the tests
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 class TestNames:
@@ -488,18 +510,24 @@ class TestDisk:
         assert "folder" in error.advice
         assert kept.load(KEY) == FIRST
 
-    @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only for root")
     @pytest.mark.parametrize("way", ["save", "exclusive"])
-    def test_a_read_only_folder(self, kept: FileStorage, path: Path, way: str) -> None:
-        """The same with a real folder."""
-        for each in path.parent.glob("*.lock"):
-            each.unlink()
-        path.parent.chmod(0o500)
-        try:
-            assert "Permission denied" in refusal(ways(kept)[way]).message
-            assert kept.load(KEY) == FIRST
-        finally:
-            path.parent.chmod(0o700)
+    def test_a_read_only_folder(self, way: str) -> None:
+        """The same with a real folder, for a user who is not root: nothing is read-only for root."""
+
+        def work(folder: Path) -> None:
+            storage = FileStorage(folder)
+            assert storage.save(KEY, FIRST)
+            for each in folder.glob("*.lock"):
+                each.unlink()
+            folder.chmod(0o500)
+            assert "Permission denied" in refusal(ways(storage)[way]).message
+            assert storage.load(KEY) == FIRST
+            folder.chmod(0o700)
+
+        with tempfile.TemporaryDirectory(dir="/tmp") as open_to_all:
+            Path(open_to_all).chmod(0o777)
+            assert as_ordinary_user(lambda: work(Path(open_to_all) / "sessions")) == 0
+            shutil.rmtree(Path(open_to_all) / "sessions", ignore_errors=True)
 
     def test_it_is_on_the_disk_before_it_has_its_name(
         self, kept: FileStorage, path: Path, monkeypatch: pytest.MonkeyPatch

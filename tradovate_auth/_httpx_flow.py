@@ -79,7 +79,7 @@ class HttpxBearer(Bearer, Generic[RequestT, ResponseT]):
             token = self._get() if whole else self._get(min_ttl=ONE_SHOT_TTL)
             self._stamp(request, token)
         response = yield request
-        if response.status_code < 400 and response.status_code != 307 and not token.strikes.count:
+        if response.status_code < 300 and not token.strikes.count:
             return
         if (retry := self._judge(response, token, whole=whole)) is None:
             return
@@ -105,7 +105,7 @@ class HttpxBearer(Bearer, Generic[RequestT, ResponseT]):
             token = await self.provider.aget(min_ttl=0.0 if whole else ONE_SHOT_TTL)
             self._stamp(request, token)
         response = yield request
-        if response.status_code < 400 and response.status_code != 307 and not token.strikes.count:
+        if response.status_code < 300 and not token.strikes.count:
             return
         if (retry := self._judge(response, token, whole=whole)) is None:
             return
@@ -170,11 +170,12 @@ class HttpxBearer(Bearer, Generic[RequestT, ResponseT]):
         request = response.request
         ours = self._target(request.url) is not None
         carried = request.headers.get("Authorization") == token.authorization
-        if carried and response.status_code != 401:
-            self.provider.report(token, response.status_code)
+        status = response.status_code
+        if carried and status != 401 and (status >= 400 or token.strikes.count):
+            self.provider.report(token, status)
         if (moved := self._moved_hop(response, token)) is not None:
             return _Retry(moved, RENEW)
-        if not ours or response.status_code != 401:
+        if not ours or status != 401:
             return None
         if carried:
             again = self._rejected(token, request.method, request.url.path) and whole

@@ -69,12 +69,13 @@ class TradovateAuth(Bearer):
         else:
             return await handler(request)
         response = await handler(request)
-        if response.status < 400 and response.status != 307 and not token.strikes.count:
+        if response.status < 300 and not token.strikes.count:
             return response
         if response.status == 401:
             worth_while = self._rejected(token, request.method, request.url.raw_path)
             return await self._again(request, handler, response, token) if worth_while else response
-        self.provider.report(token, response.status)
+        if response.status >= 400 or token.strikes.count:
+            self.provider.report(token, response.status)
         origin = request.url.scheme, request.url.raw_authority
         if request.method in READING and self._moved(token, origin, response.status, response.headers):
             return await self._again(request, handler, response, token, RENEW)

@@ -95,7 +95,7 @@ class TradovateAuth(Bearer, AuthBase):
 
     def _on_response(self, response: requests.Response, **kwargs: Any) -> requests.Response:
         status, current = response.status_code, self._routes.token
-        if status < 400 and status != 307 and current is not None and not current.strikes.count:
+        if status < 300 and current is not None and not current.strikes.count:
             return response
         if self._target(response.request) is None:
             return response
@@ -247,7 +247,8 @@ class RequestsTransport:
         with session.send(prepared, timeout=limits, allow_redirects=False, **settings) as response:
             body = b""
             # `iter_content` would wait for a full chunk, however slowly the server fills it.
-            while chunk := response.raw.read1(16 * 1024, decode_content=True):
+            response.raw.decode_content = True
+            while chunk := response.raw.read1(16 * 1024):
                 body += chunk
                 if len(body) > ANSWER_LIMIT or time.monotonic() > deadline:
                     raise requests.exceptions.ContentDecodingError("the answer is too long or too slow")
