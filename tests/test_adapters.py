@@ -767,6 +767,21 @@ class LastSource(FailingSource):
 
 
 @every_stack
+def test_a_source_hears_of_faults_and_of_nothing_else(stack: Stack, tradovate_emulator: Emulator) -> None:
+    """Successes and redirects are not reported as long as nothing speaks against the token."""
+    source = LastSource(tradovate_emulator.url)
+    with stack.client(stack.auth(source)) as client:
+        for status in (200, 302, 304, 403, 500):
+            tradovate_emulator.inject(Fault("calls", "status", status=status))
+            assert client.get(accounts(tradovate_emulator), follow=False).status == status
+        source.token.strikes.count = 1
+        for status in (200, 302):
+            tradovate_emulator.inject(Fault("calls", "status", status=status))
+            client.get(accounts(tradovate_emulator), follow=False)
+    assert source.reported == [403, 500, 200, 302]
+
+
+@every_stack
 def test_bodies_that_go_out_once_ask_for_a_token_that_lasts(
     stack: Stack, tradovate_emulator: Emulator
 ) -> None:

@@ -103,7 +103,8 @@ class TradovateAuth(Bearer, AuthBase):
         if status == 401:
             return self._after_401(response, token, kwargs)
         if token is not None:
-            self.provider.report(token, status)
+            if status >= 400 or token.strikes.count:
+                self.provider.report(token, status)
             request, parts = response.request, urlsplit(str(response.request.url))
             origin = str(parts.scheme), str(parts.netloc)
             if request.method in READING and self._moved(token, origin, status, response.headers):
