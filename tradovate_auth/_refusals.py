@@ -46,5 +46,5 @@ class Refusals:
 
 def _remember(memory: dict[_K, _V], key: _K, value: _V) -> None:
     memory[key] = value
-    while len(memory) > _REMEMBERED:
-        memory.pop(next(iter(memory)), None)
+    for oldest in list(memory)[:-_REMEMBERED]:  # a copy: other threads may be in here too
+        memory.pop(oldest, None)
