@@ -1,6 +1,7 @@
 """Which 401s a renewal cannot cure."""
 
 from tradovate_auth._refusals import Refusals
+from tradovate_auth.testing import FakeClock
 
 ORDER = ("POST", "/v1/order/place")
 ACCOUNTS = ("GET", "/v1/account/list")
@@ -87,3 +88,13 @@ def test_the_memory_has_a_bound() -> None:
     assert refusals.is_final(3, "GET", paths[0])
     assert not refusals.is_final(2, "GET", paths[44]), "the oldest was pushed out"
     assert refusals.is_final(2, "GET", paths[45])
+
+
+def test_long_after_the_renewal_a_401_is_no_verdict_on_the_key() -> None:
+    """A call that could not be sent again after its renewal, and is refused an hour later, is worth another one."""
+    clock = FakeClock()
+    refusals = Refusals(clock.elapsed)
+    refusals.ask(1, *ORDER)
+    refusals.brought(2)
+    clock.advance(3600)
+    assert not refusals.is_final(2, *ORDER)

@@ -58,7 +58,7 @@ class Keeper:
         self.held = NOTHING
         self.closed = False
         self.last_event: Event | None = None
-        self.refusals = Refusals()
+        self.refusals = Refusals(account.clock.elapsed)
         self.flight = SingleFlight(self._work, ceiling=_STUCK * account.timeout)
         self.elapsed = account.clock.elapsed
         self._account = account

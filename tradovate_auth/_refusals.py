@@ -1,18 +1,30 @@
 """Which 401s a renewal cannot cure: a key without a permission gets the same status as a dead token (P§3.2, P§9.8)."""
 
+import math
+import time
+from collections.abc import Callable
 from typing import Final, TypeVar
 
 __all__ = ["Refusals"]
 
 _REMEMBERED: Final = 256
+_STRAIGHT_AFTER: Final = (
+    60.0  # seconds after a renewal in which a 401 speaks of the key rather than of the session
+)
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 
 
 class Refusals:
-    """Remembers what was refused, and what was refused again straight after a renewal. Any thread; never blocks."""
+    """Remembers what was refused, and what was refused again straight after a renewal. Any thread; never blocks.
 
-    def __init__(self) -> None:
+    Args:
+        elapsed: A clock that never jumps, in seconds.
+    """
+
+    def __init__(self, elapsed: Callable[[], float] = time.monotonic) -> None:
+        self._elapsed = elapsed
+        self._brought_at = -math.inf
         self._asked: dict[tuple[str, str], int] = {}
         self._denied: dict[tuple[int, str, str], None] = {}
         self._brought = 0
@@ -23,7 +35,7 @@ class Refusals:
 
     def brought(self, generation: int) -> None:
         """Note which generation the renewal brought."""
-        self._brought = generation
+        self._brought, self._brought_at = generation, self._elapsed()
 
     def cured(self, generation: int) -> bool:
         """Note that a call with this generation succeeded; return whether that proves the renewal right."""
@@ -39,6 +51,9 @@ class Refusals:
             return True
         asked = self._asked.get((method, path), generation)
         if asked >= generation or generation != self._brought:
+            return False
+        if self._elapsed() - self._brought_at > _STRAIGHT_AFTER:
+            # Nobody could send it again when the renewal came, and since then the session may have died anew.
             return False
         _remember(self._denied, (generation, method, path), None)
         return True
