@@ -1,9 +1,10 @@
 """Which 401s a renewal cannot cure: a key without a permission gets the same status as a dead token (P§3.2, P§9.8)."""
 
 import math
-import time
 from collections.abc import Callable
 from typing import Final, TypeVar
+
+from ._clock import SYSTEM_CLOCK
 
 __all__ = ["Refusals"]
 
@@ -22,7 +23,7 @@ class Refusals:
         elapsed: A clock that never jumps, in seconds.
     """
 
-    def __init__(self, elapsed: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, elapsed: Callable[[], float] = SYSTEM_CLOCK.elapsed) -> None:
         self._elapsed = elapsed
         self._brought_at = -math.inf
         self._asked: dict[tuple[str, str], int] = {}
