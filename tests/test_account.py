@@ -2,6 +2,8 @@
 
 import threading
 import time
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from core_tools import FrailStorage, World
@@ -9,7 +11,9 @@ from core_tools import FrailStorage, World
 from tradovate_auth import ProviderClosed, StorageError, TransportError
 from tradovate_auth._account import Account
 from tradovate_auth._clock import SystemClock
+from tradovate_auth._wire import login_call
 from tradovate_auth.storage import MemoryStorage, Record
+from tradovate_auth.testing.emulator import Fault
 from tradovate_auth.transport import Call, Reply
 
 
@@ -92,14 +96,27 @@ def test_the_servers_clock_is_learnt_from_its_date(world: World, offset: float) 
     """A difference is stored for all processes; one that a `Date` of whole seconds allows is left as it is."""
     world.server.configure(clock_offset=offset)
     mine = account(world)
-    _, at = mine.send(Call("GET", f"{world.server.url}/x", {}), Record(), patient=False)
-    assert mine.load().offset == pytest.approx(offset, abs=1)
+    call = login_call(mine.credentials, world.server.url)
+    _, at = mine.send(call, Record(), patient=False)
     assert at == pytest.approx(world.clock.time() + offset, abs=1)
-    revision = mine.load().revision
-    assert revision == (0 if offset == 0 else 1)
-    mine.send(Call("GET", f"{world.server.url}/x", {}), mine.load(), patient=False)
-    assert mine.load().revision == revision
+    assert mine.update(lambda record: replace(record, generation=1)).offset == pytest.approx(offset, abs=1)
+    learnt = mine.load().offset
+    mine.send(call, mine.load(), patient=False)
+    assert mine.update(lambda record: replace(record, generation=2)).offset == learnt
     assert mine.now(mine.load()) == pytest.approx(world.clock.time() + offset, abs=1)
+
+
+@pytest.mark.parametrize(
+    "fault", [{"kind": "html"}, {"kind": "status", "status": 503}, {"kind": "status", "status": 429}]
+)
+def test_an_error_page_teaches_nothing_about_the_clock(world: World, fault: dict[str, Any]) -> None:
+    """A gateway has a clock of its own: only what is really the auth server's answer moves ours."""
+    world.server.configure(clock_offset=7200.0)
+    world.server.inject(Fault("login", **fault))
+    mine = account(world)
+    _, at = mine.send(login_call(mine.credentials, world.server.url), Record(), patient=False)
+    assert at == pytest.approx(world.clock.time(), abs=1)
+    assert mine.update(lambda record: replace(record, generation=1)).offset == 0.0
 
 
 def test_credentials_are_known_by_a_fingerprint(world: World) -> None:

@@ -57,6 +57,11 @@ def held_until(until: float, ticket: str | None = None) -> Ledger:
     return Ledger(hold=Hold("penalty", until, "the server asked to slow down", ticket))
 
 
+def locked_until(until: float) -> Ledger:
+    """Return a ledger with a lock-out."""
+    return Ledger(hold=Hold("locked", until, "the server locked us out with 429"))
+
+
 def row_of(view: View) -> str:
     """Return the name of the row that decides."""
     return next(name for name, matches, _ in TABLE if matches(view))
@@ -69,7 +74,7 @@ ROWS: dict[str, tuple[View, type[Decision]]] = {
     "living, due": (some_view(now=STALE, held=TOKEN), Renew),
     "living": (some_view(now=STALE, held=TOKEN, tried=True), Use),
     "sit out": (some_view(need=WANTED, ledger=held_until(NOW + 15, TICKET)), Pause),
-    "held": (some_view(need=WANTED, ledger=held_until(NOW + 15)), Stop),
+    "held": (some_view(need=WANTED, ledger=locked_until(NOW + 15)), Stop),
     "lapsed": (some_view(now=ENDS, held=TOKEN), Renew),
     "nobody waits": (some_view(), Idle),
     "latched": (some_view(need=WANTED, latch=LATCH), Stop),
@@ -199,6 +204,17 @@ class TestLogin:
         assert decide(penalty) == Pause(15.0)
         assert row_of(replace(penalty, may_login=False)) == "held"
         assert row_of(replace(penalty, need=Need())) == "held"
+        assert row_of(some_view(need=WANTED, ledger=held_until(NOW + 15))) == "sit out"
+
+    def test_the_wait_for_a_lapsed_token(self) -> None:
+        """A penalty on the one renewal of a lapsed token is sat out too, also by whoever may not log in."""
+        waiting = some_view(now=ENDS, held=TOKEN, need=WANTED, may_login=False, ledger=held_until(ENDS + 15))
+        assert decide(waiting) == Pause(15.0)
+
+    def test_a_penalty_that_does_not_end_is_a_hold(self) -> None:
+        """After two redeemed tickets nobody waits in line any more."""
+        worn = Ledger(hold=Hold("penalty", NOW + 900, "the server asked to slow down", None, 2))
+        assert row_of(some_view(need=WANTED, ledger=worn)) == "held"
 
     def test_a_latch_lifts(self) -> None:
         """A latch with an end forbids logins until then."""

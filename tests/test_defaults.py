@@ -1,7 +1,6 @@
 """What providers of one process share when nobody says otherwise."""
 
 import os
-from collections.abc import Callable
 
 import pytest
 from values import PASSWORD, SEC
@@ -12,7 +11,7 @@ from tradovate_auth._defaults import (
     PROCESS_STORAGE,
     account_key,
     options_from_env,
-    private_key,
+    private_slot,
     session_opened,
 )
 from tradovate_auth.storage import MemoryStorage
@@ -36,25 +35,23 @@ def test_the_account_key_names_environment_and_user() -> None:
     assert {account_key(DEMO, some_credentials(**{name: value})) for name, value in OTHERS.items()} == {key}
 
 
-@pytest.mark.parametrize("key", [account_key, private_key])
-def test_another_user_or_environment_is_another_account(key: Callable[..., str]) -> None:
+def test_another_user_or_environment_is_another_account() -> None:
     """Two users, and demo and live, never share a record."""
     who, other = some_credentials(), some_credentials(name="other")
-    assert len({key(DEMO, who), key(LIVE, who), key(DEMO, other), key(LIVE, other)}) == 4
+    keys = {account_key(environment, user) for environment in (DEMO, LIVE) for user in (who, other)}
+    assert len(keys) == 4
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_other_credentials_are_another_account_in_memory(name: str) -> None:
+def test_other_credentials_have_another_session_in_memory(name: str) -> None:
     """In the process's own storage the session is shared by equal credentials alone."""
-    assert private_key(DEMO, some_credentials()) == private_key(DEMO, some_credentials())
-    assert private_key(DEMO, some_credentials(**{name: OTHERS[name]})) != private_key(
-        DEMO, some_credentials()
-    )
+    assert private_slot(some_credentials()) == private_slot(some_credentials())
+    assert private_slot(some_credentials(**{name: OTHERS[name]})) != private_slot(some_credentials())
 
 
 def test_no_key_shows_a_secret() -> None:
     """A key may be logged."""
-    for key in (account_key(DEMO, some_credentials()), private_key(DEMO, some_credentials())):
+    for key in (account_key(DEMO, some_credentials()), private_slot(some_credentials())):
         assert PASSWORD not in key
         assert SEC not in key
 

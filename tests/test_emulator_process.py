@@ -123,7 +123,8 @@ def test_command_prints_one_line_and_ends_on_a_signal(number: signal.Signals) ->
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as child:
         assert child.stdout is not None
         told = json.loads(child.stdout.readline())
-        assert told == {"url": told["url"], "pid": child.pid}
+        assert told == {"url": told["url"], "pid": child.pid, "credentials": told["credentials"]}
+        assert told["credentials"]["name"] == "trader"
         host, port = told["url"].removeprefix("http://").removesuffix("/v1").split(":")
         server = Emulator(host=host, port=int(port))
         reply = Client(server).login(password="wrong")

@@ -66,7 +66,7 @@ def full_record() -> Record:
             details={"hasLive": True, "nested": [1, None, {"x": 1.5}]},
         ),
     }
-    return Record(1, 4, tokens, 2, 1, {"demo": "d2.tradovateapi.com"}, ledger, -0.25)
+    return Record(1, 4, tokens, {"8": 2}, {"8": 1}, {"demo": "d2.tradovateapi.com"}, ledger, -0.25)
 
 
 def filled(storage: Storage, key: str = KEY) -> Record:
@@ -338,7 +338,8 @@ class TestRecord:
     def test_an_empty_record(self) -> None:
         """A new record has nothing in it, and revision 0, which no storage keeps."""
         record = Record()
-        assert (record.revision, record.generation, record.refused, record.offset) == (0, 0, 0, 0.0)
+        assert (record.revision, record.generation, record.offset) == (0, 0, 0.0)
+        assert not record.refused
         assert (record.tokens, record.hosts, record.ledger) == ({}, {}, Ledger())
 
     def test_it_is_not_pickled_by_accident(self) -> None:

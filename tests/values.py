@@ -83,6 +83,7 @@ def account(**changes: Any) -> Account:
         "environment": Environment.of("demo"),
         "storage": MemoryStorage(),
         "key": "key",
+        "slot": "",
         "transport": NoTransport(),
         "clock": SYSTEM_CLOCK,
         "timeout": 20.0,

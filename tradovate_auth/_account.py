@@ -15,7 +15,7 @@ from typing import Final
 from ._clock import Clock, Wakeup
 from ._grant import clock_offset
 from ._ledger import Ledger, Pace
-from ._wire import renewal_call, server_time
+from ._wire import Faulty, LockedOut, read_reply, renewal_call, server_time
 from .environments import Environment
 from .errors import ProviderClosed, StorageError, TradovateAuthError, TransportError
 from .models import AccessToken, Credentials
@@ -39,6 +39,8 @@ class Account:
     environment: Environment
     storage: Storage
     key: str = field(repr=False)
+    slot: str = field(repr=False)
+    """Under which of the record's keys this API key's token lies."""
     transport: Transport
     clock: Clock
     timeout: float
@@ -46,16 +48,13 @@ class Account:
     set_aside: list[str] = field(default_factory=list)
     """What the storage found to be no record, and put aside, since it was last told."""
     _fingerprint: str | None = field(default=None, repr=False)
+    _offset: float | None = None
+    """What the last answer has taught about the server's clock: written down with what it has brought."""
 
     @property
     def label(self) -> str:
         """Environment and user, for events."""
         return f"{self.credentials.name} at {self.environment.host}"
-
-    @property
-    def cid(self) -> str:
-        """The key under which this API key's token lies in the record."""
-        return str(self.credentials.cid or "")
 
     def now(self, record: Record) -> float:
         """Return the server's time."""
@@ -89,7 +88,7 @@ class Account:
                 who.password,
                 who.app_id,
                 who.app_version,
-                self.cid,
+                str(who.cid),
                 who.sec,
                 who.organization,
             ]
@@ -124,8 +123,10 @@ class Account:
             changed = change(record)
             if changed is record:
                 return record
-            changed = replace(changed, revision=record.revision + 1)
+            offset = record.offset if self._offset is None else self._offset
+            changed = replace(changed, revision=record.revision + 1, offset=offset)
             if self.storage.save(self.key, changed):
+                self._offset = None
                 return changed
         raise StorageError("Other processes keep changing the stored session.")
 
@@ -159,7 +160,7 @@ class Account:
         """
         started, pause = self.clock.elapsed(), _FIRST_BACKOFF
         while True:
-            asked = self.storage.now()
+            asked, begun = self.storage.now(), self.clock.elapsed()
             try:
                 reply = self._send_once(call)
                 break
@@ -169,7 +170,7 @@ class Account:
                     raise
             self.sit_out(self.jitter(pause))
             pause = min(pause * 2, _LONGEST_BACKOFF)
-        return reply, self._server_now(reply, asked, record)
+        return reply, self._server_now(reply, asked, begun, record)
 
     def _send_once(self, call: Call) -> Reply:
         try:
@@ -181,11 +182,17 @@ class Account:
         # Raised out here, not even as context: a foreign exception may hold the request, and with it the password.
         raise TransportError(f"The transport failed with {kind}.", None, None, True)
 
-    def _server_now(self, reply: Reply, asked: float, record: Record) -> float:
-        read, date = self.storage.now(), server_time(reply)
-        if date is None:
+    def _server_now(self, reply: Reply, asked: float, started: float, record: Record) -> float:
+        """Return the server's time; what its `Date` says of its clock is learnt if the answer is really the server's.
+
+        Never raises: the answer may hold a token that has been granted already. A gateway's error page has a clock too.
+        """
+        try:
+            read = self.storage.now()
+        except StorageError:
+            read = asked + self.clock.elapsed() - started
+        date = server_time(reply)
+        if date is None or isinstance(read_reply(reply), Faulty | LockedOut):
             return read + record.offset
-        offset = clock_offset(date, asked, read, record.offset)
-        if offset != record.offset:
-            self.update(lambda newest: replace(newest, offset=offset))
-        return read + offset
+        self._offset = clock_offset(date, asked, read, record.offset)
+        return read + self._offset

@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 from ._defaults import options_from_env
+from ._guarded import Guarded
 from ._held import NOTHING, ONE_SHOT_TTL, Held
 from ._keeper import Keeper
 from ._source import TokenSource
@@ -119,7 +120,7 @@ class _Bare:
     elapsed = staticmethod(time.monotonic)
 
 
-class Bearer:
+class Bearer(Guarded):
     """The part of an adapter that does not depend on its HTTP library.
 
     Args:
@@ -148,6 +149,12 @@ class Bearer:
         elif provider_options:
             names = ", ".join(sorted(provider_options))
             raise ConfigurationError(f"These options belong to the provider that was handed in: {names}.")
+        elif not hasattr(source, "aget"):
+            raise ConfigurationError(
+                f"The first argument is {type(source).__name__}.",
+                None,
+                "Pass Credentials, or a TokenProvider.",
+            )
         else:
             self._own, self.provider = None, source
         self._route = route

@@ -8,7 +8,7 @@ decides. A token is *living* while it has not ended and no auth endpoint has ref
     living, held      living, and the server forbade calls for now          Use: a hold is invisible to its owner
     living, due       living, and a renewal is due, allowed, not yet tried  Renew: extends the session
     living            living                                                Use, and look again later
-    sit out           none, and a penalty's ticket can be redeemed later    Pause
+    sit out           none, and the server only asked to wait               Pause
     held              none, and the server forbade calls for now            Stop
     lapsed            ended within the hour, never refused, never offered   Renew once: clocks are wrong more often
     nobody waits      none, and only the schedule asks                      Idle: the schedule never logs in
@@ -118,6 +118,16 @@ class View:
         return min(waits, default=self.stale_at - self.now)
 
     @property
+    def lapsed(self) -> bool:
+        """Whether the token ended so recently that the server may see that otherwise, and has not been asked yet."""
+        return (
+            self.token is not None
+            and not self.offered
+            and self.now - self.ends_at < self.pace.hour
+            and self.ledger.renewals_spent(self.now, self.pace, self.budget) <= 0
+        )
+
+    @property
     def latched(self) -> Latch | None:
         """The latch, unless it has lifted for one more try."""
         lifted = self.latch is not None and self.latch.until is not None and self.latch.until <= self.now
@@ -204,6 +214,17 @@ def _latched(view: View) -> Decision:
     return Stop(LoginRefused(f"The server refused the login: {view.latch.text!r}.", retry_after))
 
 
+def _spent(view: View) -> Decision:
+    ledger = view.ledger.pruned(view.now, view.pace.hour)
+    failed, granted = len(ledger.failed_logins), len(ledger.logins)
+    message = f"In the last hour {failed} logins failed and {granted} were granted, and no more are safe."
+    advice = (
+        "Correct the credentials meanwhile, and find what logs in so often. The server locks the account after five failed "
+        "logins an hour; how close to that this package goes is its Budget."
+    )
+    return Stop(Throttled(message, _login_wait(view), advice))
+
+
 def _login_wait(view: View) -> float:
     return view.ledger.login_wait(view.now, view.pace, view.budget)
 
@@ -221,18 +242,13 @@ TABLE: Final[tuple[Row, ...]] = (
     ("living", lambda v: v.living is not None, _use),
     (
         "sit out",
-        lambda v: v.hold is not None and v.hold.ticket is not None and v.need.login and v.may_login,
+        lambda v: v.need.login and v.hold is not None and v.hold.passable and (v.may_login or v.lapsed),
         lambda v: Pause(v.hold.until - v.now if v.hold is not None else 0.0),
     ),
     ("held", lambda v: v.hold is not None, _held),
     (
         "lapsed",
-        lambda v: (
-            v.token is not None
-            and not v.offered
-            and v.now - v.ends_at < v.pace.hour
-            and v.ledger.renewals_spent(v.now, v.pace, v.budget) <= 0
-        ),
+        lambda v: v.lapsed,
         lambda v: Renew(v.token, scheduled=False) if v.token is not None else Idle(),
     ),
     ("nobody waits", lambda v: not v.need.login, lambda _: Idle()),
@@ -245,7 +261,7 @@ TABLE: Final[tuple[Row, ...]] = (
     (
         "spent",
         lambda v: _login_wait(v) > 0,
-        lambda v: Stop(Throttled("The logins that are safe in an hour are spent.", _login_wait(v))),
+        _spent,
     ),
     ("log in", lambda _: True, lambda v: Login(_ticket(v))),
 )

@@ -20,7 +20,7 @@ __all__ = [
     "account_for",
     "account_key",
     "options_from_env",
-    "private_key",
+    "private_slot",
     "session_opened",
 ]
 
@@ -52,7 +52,8 @@ def account_for(
         else from_url(storage)
         if isinstance(storage, str)
         else storage,
-        key=(private_key if own else account_key)(environment, credentials),
+        key=account_key(environment, credentials),
+        slot=private_slot(credentials) if own else str(credentials.cid or ""),
         transport=transport or first_installed(),
         clock=clock,
         timeout=timeout,
@@ -64,8 +65,8 @@ def account_key(environment: Environment, credentials: Credentials) -> str:
     return f"{environment.origin}{environment.path} {credentials.name}"
 
 
-def private_key(environment: Environment, credentials: Credentials) -> str:
-    """Return the key in the process's own storage, where other credentials mean another account.
+def private_slot(credentials: Credentials) -> str:
+    """Return where a token lies in the process's own storage: other credentials share the ledger, but not the session.
 
     Salted by process and never stored: it identifies the credentials without betraying them.
     """
@@ -79,8 +80,7 @@ def private_key(environment: Environment, credentials: Credentials) -> str:
         who.device_id,
         who.organization,
     ]
-    digest = hashlib.sha256(_SALT + json.dumps(fields).encode()).hexdigest()
-    return f"{account_key(environment, credentials)} {digest}"
+    return hashlib.sha256(_SALT + json.dumps(fields).encode()).hexdigest()
 
 
 def session_opened(key: str) -> tuple[int, str]:

@@ -10,16 +10,15 @@ from . import events
 from ._account import Account
 from ._decision import View
 from ._grant import ended_already, merged_hosts, oddities, token_from
-from ._ledger import Hold, HoldKind, Ledger, Pace
+from ._ledger import MOST_RESENDS, Hold, HoldKind, Ledger, Pace
 from ._wire import Captcha, Faulty, Granted, LockedOut, Penalty, Refused, login_call, read_reply, scrub
-from .errors import StorageError, TransportError
+from .errors import ProviderClosed, StorageError, TransportError
 from .events import Event
 from .models import AccessToken
 from .storage import Record
 
 __all__ = ["Exchange", "Journal"]
 
-_MOST_RESENDS: Final = 2  # P§9.11: a penalty's ticket is redeemed at most twice in a row
 _CAPTCHA: Final = "the server asks for a captcha"
 
 
@@ -84,10 +83,10 @@ class Exchange:
             case Penalty(seconds):
                 # A ticket belongs to a body, and a renewal has none: it is repeated plain (P§9.13).
                 self._hold("penalty", at + seconds, "the server asked to slow down", at)
-                self._renewal_failed(token, "the server asked to slow down", at, pace)
+                self._renewal_failed(token, "the server asked to slow down", at, pace, answered=False)
             case Captcha() | LockedOut():
                 self._stop(verdict, at, pace)
-                self._renewal_failed(token, "the server forbade it for now", at, pace)
+                self._renewal_failed(token, "the server forbade it for now", at, pace, answered=False)
             case _:
                 assert_never(verdict)
         return None
@@ -106,6 +105,9 @@ class Exchange:
                 record,
                 patient=True,
             )
+        except ProviderClosed:  # between two tries, of which none was sent
+            self.account.change_ledger(Ledger.without_last_login)
+            raise
         except TransportError as error:
             if not error.sent:
                 self.account.change_ledger(Ledger.without_last_login)
@@ -138,7 +140,7 @@ class Exchange:
             token = token_from(
                 granted,
                 issued_at=at,
-                generation=max(record.generation, record.refused, renewed.generation if renewed else 0) + 1,
+                generation=max(record.generation, renewed.generation if renewed else 0) + 1,
                 previous=renewed,
                 hosts=hosts,
                 device_id=renewed.device_id if renewed else self.account.credentials.device_id,
@@ -148,7 +150,7 @@ class Exchange:
                 if renewed
                 else record.ledger.with_login_granted(at, self.account.pace(token), fingerprint)
             )
-            tokens = {**record.tokens, self.account.cid: token}
+            tokens = {**record.tokens, self.account.slot: token}
             return replace(record, generation=token.generation, tokens=tokens, hosts=hosts, ledger=ledger)
 
         unsaved = ""
@@ -157,7 +159,7 @@ class Exchange:
         except StorageError as error:
             stored = granting(seen)  # a granted token is used, come what may
             unsaved = f"a token was granted but could not be stored: {error.message}"
-        token = stored.tokens[self.account.cid]
+        token = stored.tokens[self.account.slot]
         self.journal.obtained = token
         event = events.Renewed if renewed else events.LoggedIn
         self.journal.add(
@@ -175,10 +177,12 @@ class Exchange:
         text = scrub(text, (*self.account.credentials.secrets(), token.value))
 
         def refusing(record: Record) -> Record:
-            tokens = {cid: kept for cid, kept in record.tokens.items() if kept.generation > token.generation}
+            own, kept = self.account.slot, dict(record.tokens)
+            if own in kept and kept[own].generation <= token.generation:
+                del kept[own]
             ledger = record.ledger.with_eviction(at, pace) if evicted else record.ledger
-            refused = max(record.refused, token.generation)
-            return replace(record, refused=refused, tokens=tokens, ledger=ledger)
+            refused = {**record.refused, own: max(record.refused.get(own, 0), token.generation)}
+            return replace(record, refused=refused, tokens=kept, ledger=ledger)
 
         hold = self.account.update(refusing).ledger.hold_at(at)
         if not evicted:
@@ -192,15 +196,20 @@ class Exchange:
                 events.Held(account=self.journal.account, reason=hold.reason, seconds=hold.until - at)
             )
 
-    def _renewal_failed(self, token: AccessToken, reason: str, at: float, pace: Pace) -> None:
-        lapsed = token.expires_at.timestamp() <= at
+    def _renewal_failed(
+        self, token: AccessToken, reason: str, at: float, pace: Pace, *, answered: bool = True
+    ) -> None:
+        # A lapsed token is offered once; where the server did not look at it, that was not it.
+        lapsed = answered and token.expires_at.timestamp() <= at
 
         def failing(record: Record) -> Record:
             wait = self.account.jitter(pace.backoff(record.ledger.failures + 1))
             ledger = record.ledger.with_renewal_failed(at, wait)
-            return replace(
-                record, ledger=ledger, offered=max(record.offered, token.generation if lapsed else 0)
-            )
+            if not lapsed:
+                return replace(record, ledger=ledger)
+            own = self.account.slot
+            offered = max(record.offered.get(own, 0), token.generation)
+            return replace(record, ledger=ledger, offered={**record.offered, own: offered})
 
         ledger = self.account.update(failing).ledger
         self.journal.add(
@@ -232,7 +241,7 @@ class Exchange:
         """P§4.1: the login was not processed. It is sent again with the ticket, twice in a row at most."""
         earlier = view.ledger.hold
         resends = earlier.resends + 1 if earlier is not None and earlier.ticket is not None else 0
-        exhausted = resends >= _MOST_RESENDS
+        exhausted = resends >= MOST_RESENDS
         seconds = max(penalty.seconds, 15 * view.pace.minute) if exhausted else penalty.seconds
         hold = Hold(
             "penalty",

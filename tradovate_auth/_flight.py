@@ -122,13 +122,19 @@ class SingleFlight:
         """Return the flight in the air, launching one if there is none. Never blocks; any thread, any loop."""
         mine = Flight()
         pid = os.getpid()
-        flight = self._in_air.setdefault(pid, mine)
-        if flight is not mine and mine.born - flight.born > self._ceiling:
-            flight = flight.heir(mine)
+        try:
+            flight = self._in_air.setdefault(pid, mine)
+            if flight is not mine and mine.born - flight.born > self._ceiling:
+                flight = flight.heir(mine)
+                if flight is mine:
+                    self._in_air[pid] = mine
             if flight is mine:
-                self._in_air[pid] = mine
-        if flight is mine:
-            self._launch(mine)
+                self._launch(mine)
+        except BaseException:
+            # Ctrl-C between the election and the start: nobody may wait for what never takes off.
+            self._leave_air(mine)
+            mine.land(None)
+            raise
         return flight
 
     def _launch(self, flight: Flight) -> None:
@@ -138,11 +144,6 @@ class SingleFlight:
         except RuntimeError:
             # An interpreter that is shutting down starts no thread any more; what is left to do is done here.
             contextvars.copy_context().run(self._fly, flight)
-        except BaseException:
-            # Ctrl-C between the election and the start: nobody may wait for what never takes off.
-            self._leave_air(flight)
-            flight.land(None)
-            raise
 
     def _take_off(
         self, flight: Flight, trace: Any, profile: Any

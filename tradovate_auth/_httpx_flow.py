@@ -153,7 +153,12 @@ class HttpxBearer(Bearer, Generic[RequestT, ResponseT]):
             del request.headers["Content-Length"]
             request.headers["Transfer-Encoding"] = "chunked"
             return False
-        return bool(length.isdigit() and int(length) <= self._resend_limit)
+        if not (length.isdigit() and int(length) <= self._resend_limit):
+            return False
+        # A generator may come with a length that its caller has announced; it is httpx's to check that, and sent once. What
+        # lies behind the stream is a private attribute, so one that is not there is taken for a multipart, which has none.
+        source = getattr(request.stream, "_stream", None)
+        return source is None or hasattr(source, "seek")
 
     def _was_whole(self, request: _Request, body: bytes) -> bool:
         """Return whether a body that was just read was the whole one, and announce its real length.

@@ -83,7 +83,7 @@ class Keeper:
         """
         deadline = self.elapsed() + patience
         asked = False
-        for _ in range(_FLIGHTS_PER_CALL):
+        for flown in range(_FLIGHTS_PER_CALL + 1):
             if self.closed:
                 raise ProviderClosed("The provider was closed.")
             held, now = self.held, self.elapsed()
@@ -99,6 +99,8 @@ class Keeper:
                 if self._paused_until > max(now, deadline):
                     raise Throttled("The server asked to slow down.", self._paused_until - now)
                 self._login_wanted = True
+            if flown == _FLIGHTS_PER_CALL:
+                break
             yield self._join()
         raise TokenTimeout("The token was refused as often as it was renewed.")
 
@@ -147,7 +149,7 @@ class Keeper:
     def forgive(self) -> None:
         """Forget remembered failures, so that the next caller tries at once."""
         self._failure = None
-        self._quiet_until = -math.inf
+        self._quiet_until = self._paused_until = -math.inf
 
     def close(self) -> None:
         """Stop the timer, wait for a login on its way, and serve nothing any more. Blocks for ten seconds at most."""
@@ -251,10 +253,11 @@ class Keeper:
             self._replace = 0
         if token is not None and need.doubted:
             self._weigh(need, token, journal, now)
-        if before.doubted and token is before.token and not need.doubted:
-            held.doubted, held.fresh_until = True, -math.inf  # doubted while this flight was on its way
         replaced, self.held = self.held, held
         replaced.fresh_until = -math.inf  # an adapter that looks at it asks for the new one
+        if before.doubted and token is before.token and not need.doubted:
+            # Doubted while this flight was on its way; looked at after publishing, so that no doubt falls in between.
+            held.doubted, held.fresh_until = True, -math.inf
         if self.closed:
             held.fresh_until = -math.inf  # looked at after publishing: close() looks the other way round
         failed = landing.error if token is None else None

@@ -16,7 +16,10 @@ from typing import Final, Literal, Self
 
 from .models import Budget
 
-__all__ = ["Hold", "HoldKind", "Latch", "Ledger", "Pace"]
+__all__ = ["MOST_RESENDS", "Hold", "HoldKind", "Latch", "Ledger", "Pace"]
+
+MOST_RESENDS: Final = 2
+"""How often in a row a penalty is worked off before it is held (P§9.11)."""
 
 HoldKind = Literal["penalty", "captcha", "locked", "evicted", "lost", "protocol"]
 _UNSCHEDULED_SHARE: Final = 2 / 3  # of the renewals: eight of the hour's twelve
@@ -74,6 +77,11 @@ class Hold:
     """Only for a penalty: what the identical login body is sent again with (P§4.1)."""
     resends: int = 0
     """How often a ticket of this penalty was redeemed."""
+
+    @property
+    def passable(self) -> bool:
+        """Whether the server only asked to wait, and has not asked again and again (P§9.11)."""
+        return self.kind == "penalty" and self.resends < MOST_RESENDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +208,8 @@ class Ledger:
         follows = self.evicted_at is not None and now - self.evicted_at < watch
         evicted_at = now if follows else self.evicted_at
         granted = replace(self.without_last_login(), logins=(*self.logins, now), evicted_at=evicted_at)
-        return replace(granted.with_grant(now), latch=None, proven=fingerprint)
+        latch = None if self.latch is not None and self.latch.fingerprint == fingerprint else self.latch
+        return replace(granted.with_grant(now), latch=latch, proven=fingerprint)
 
     def with_login_lost(self, now: float, pace: Pace) -> Self:
         """Note that a sent login brought no answer: once more at once, then a hold of five minutes, doubling. P§9.37"""

@@ -21,6 +21,9 @@ from .storage import Record
 __all__ = ["Landing", "Lifecycle"]
 
 _ROUNDS: Final = 24  # far above what the budgets allow; a bound against a storage that keeps changing
+_SLICE: Final = (
+    5.0  # seconds of a penalty between two looks: a human may have lifted it, or another process logged in
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ class Lifecycle:
     def survey(self, record: Record, held: AccessToken | None, need: Need, *, tried: bool = False) -> View:
         """Return the view of a record. Asks the storage for its clock."""
         now = self.account.now(record)
-        token = self._newest(record, held)
+        token = self._newest(record, held, now)
         pace = self.account.pace(token)
         latch = record.ledger.latch
         return View(
@@ -64,7 +67,7 @@ class Lifecycle:
             pace=pace,
             budget=self._budget,
             ledger=record.ledger,
-            offered=token is not None and token.generation <= record.offered,
+            offered=token is not None and token.generation <= record.offered.get(self.account.slot, 0),
             tried=tried,
             latch=latch if latch is not None and latch.fingerprint == self.account.fingerprint() else None,
             may_login=self._may_login(),
@@ -85,8 +88,8 @@ class Lifecycle:
             return self._unsaved(journal.obtained)
 
     def _run(self, held: AccessToken | None, need: Need, journal: Journal) -> Landing:
-        exchanged = False
-        for _ in range(_ROUNDS):
+        exchanged, rounds = False, 0
+        while rounds < _ROUNDS:
             record = self.account.load()
             view = self.survey(record, held, need)
             decision = decide(view)
@@ -105,9 +108,9 @@ class Lifecycle:
                 case Pause(seconds) if exchanged:
                     return Landing(pause=seconds, record=record)
                 case Pause(seconds):
-                    self.account.sit_out(seconds)
+                    self.account.sit_out(min(seconds, _SLICE))
                 case Renew() | Login():
-                    continue  # the exchange could not be saved: somebody else has been there
+                    rounds += 1  # the exchange could not be saved: somebody else has been there
                 case _:
                     assert_never(decision)
         raise StorageError("The stored session keeps changing.")
@@ -136,10 +139,16 @@ class Lifecycle:
         stale_at = stale_moment(token, self.account.pace(token), self._spread)
         return Landing(token, stale_at - issued, token.lifetime)
 
-    def _newest(self, record: Record, held: AccessToken | None) -> AccessToken | None:
-        stored = record.tokens.get(self.account.cid)
-        known = [token for token in (held, stored) if token is not None and token.generation > record.refused]
-        return max(known, key=lambda token: (token.generation, token.issued_at), default=None)
+    def _newest(self, record: Record, held: AccessToken | None, now: float) -> AccessToken | None:
+        stored = record.tokens.get(self.account.slot)
+        refused = record.refused.get(self.account.slot, 0)
+        known = [token for token in (held, stored) if token is not None and token.generation > refused]
+        # One that lives before one that has ended: a login without the storage starts to count anew.
+        return max(
+            known,
+            key=lambda token: (token.expires_at.timestamp() > now, token.generation, token.issued_at),
+            default=None,
+        )
 
     def _note_adoption(self, token: AccessToken, held: AccessToken | None, journal: Journal) -> None:
         if token is held or journal.obtained is token:

@@ -78,6 +78,11 @@ class Environment:
 
     def __post_init__(self) -> None:
         parts = _split(self.url)
+        for kind, known in _VENDOR_HOSTS.items():
+            if parts.host == known[kind] and self.kind != kind:
+                raise ConfigurationError(
+                    f"{parts.host} is a {kind} host, and the environment's kind is {self.kind!r}."
+                )
         loopback = _is_loopback(parts.host)
         if parts.scheme == "http" and not loopback:
             raise ConfigurationError("A token is never sent over plain http, except to this machine itself.")
@@ -121,9 +126,16 @@ class Environment:
         """
         if isinstance(value, Environment):
             return value
+        if not isinstance(value, str):
+            raise ConfigurationError(f"An environment is text or an Environment, not {type(value).__name__}.")
         for kind, hosts in _VENDOR_HOSTS.items():
-            if value == kind:
+            # A URL of the vendor's own is the same system, with the same hosts beside it.
+            if value.lower() == kind or _is_base_of(value, hosts[kind]):
                 return cls(f"https://{hosts[kind]}/v1", kind=kind, hosts=hosts)
+        if value.isalnum():
+            raise ConfigurationError(
+                f"{value!r} is no environment; it is 'demo', 'live' or a URL such as https://host/v1."
+            )
         return cls(value)
 
     @property
@@ -193,6 +205,10 @@ def _split(url: str) -> _Parts:
     if not path.endswith("/v1"):
         raise ConfigurationError("The environment's URL must end in /v1.")
     return _Parts(parts.scheme, host, port, path)
+
+
+def _is_base_of(url: str, host: str) -> bool:
+    return url.lower().rstrip("/") in (f"https://{host}/v1", f"https://{host}:443/v1")
 
 
 def _within(host: str, domains: tuple[str, ...]) -> bool:

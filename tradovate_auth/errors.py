@@ -89,7 +89,7 @@ class LoginRequired(TradovateAuthError):
 class Throttled(TradovateAuthError):
     """Asking now would cross a limit; `.retry_after` says when it is safe again."""
 
-    default_advice = "Wait; asking again earlier only makes the wait longer."
+    default_advice = "Wait; until then nothing is sent, however often you ask."
 
 
 class CaptchaRequired(Throttled):

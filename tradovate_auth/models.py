@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, NoReturn, Self
+from typing import Any, Literal, Self
 
+from ._guarded import Guarded
 from .environments import Environment
 from .errors import ConfigurationError
 
@@ -20,26 +21,8 @@ _SERVER_FAILED_LOGINS = 5
 _SERVER_RENEWALS = 15
 
 
-class _Guarded:
-    """Copies are the object itself and pickling is refused, so that no secret leaves the process unnoticed."""
-
-    __slots__ = ()
-
-    def __copy__(self) -> Self:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, object]) -> Self:
-        return self
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError(
-            f"{type(self).__name__} is not pickled, because it holds a secret: build it in the child process, and share "
-            "the session through the storage"
-        )
-
-
 @dataclass(frozen=True, slots=True)
-class Credentials(_Guarded):
+class Credentials(Guarded):
     """A Tradovate user and API key, as `/auth/accesstokenrequest` wants them (P§2).
 
     Args:
@@ -148,7 +131,7 @@ class Strikes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AccessToken(_Guarded):
+class AccessToken(Guarded):
     """One access token, never changed after it was granted; a renewal makes another one.
 
     Neither `repr`, `str`, `format` nor a log line shows it; pickling it fails. `value`, `md_value` and `authorization`

@@ -20,6 +20,7 @@ from ._clock import SYSTEM_CLOCK, Clock
 from ._decision import Need
 from ._defaults import SESSIONS_OPENED, account_for, options_from_env, session_opened
 from ._flight import run_on_flight
+from ._guarded import Guarded
 from ._keeper import Keeper
 from ._ledger import Ledger
 from ._lifecycle import Lifecycle
@@ -38,7 +39,7 @@ _STRIKES: Final = 3  # P§5.1: how many answers in a row make an eviction likely
 _FAULTS: Final = frozenset({408, 429})
 
 
-class TokenProvider:
+class TokenProvider(Guarded):
     """Hands out the one access token of an account, and keeps it alive. Threads, tasks and event loops share one.
 
     Args:

@@ -42,7 +42,6 @@ _DRAIN_LIMIT: Final = 64 * 1024  # bytes of a refused answer that are worth read
 _NOT_SENT: Final = (
     requests.exceptions.ConnectTimeout,
     requests.exceptions.ProxyError,
-    requests.exceptions.SSLError,
     requests.exceptions.InvalidURL,
 )
 
@@ -262,4 +261,7 @@ def _never_left(error: Exception) -> bool:
         return True
     cause = error.args[0] if error.args else None
     reason = cause.reason if isinstance(cause, MaxRetryError) else cause
-    return isinstance(reason, NewConnectionError | ConnectTimeoutError)
+    # requests has one error for a handshake that fails and for an answer that breaks off; only of a certificate that is
+    # not trusted is it certain that nothing was sent.
+    certificate = any(isinstance(item, ssl.SSLCertVerificationError) for item in getattr(reason, "args", ()))
+    return certificate or isinstance(reason, NewConnectionError | ConnectTimeoutError)

@@ -28,7 +28,9 @@ def from_url(url: str) -> Storage:
         return MemoryStorage()
     if scheme == "file":
         return _file_storage(url)
-    raise ConfigurationError("No storage goes by that URL's scheme.", None, "Known schemes: memory, file.")
+    raise ConfigurationError(
+        "No storage goes by that URL's scheme.", None, "Known are memory:// and file:///folder."
+    )
 
 
 def _file_storage(url: str) -> FileStorage:

@@ -21,10 +21,10 @@ class Record:
     """Of the newest token ever granted, also after that token is gone."""
     tokens: Mapping[str, AccessToken] = field(default_factory=dict)
     """By the `cid` of the API key that obtained it."""
-    refused: int = 0
-    """Up to which generation an auth endpoint has refused tokens: nobody uses those any more."""
-    offered: int = 0
-    """Up to which generation a lapsed token has been offered for renewal."""
+    refused: Mapping[str, int] = field(default_factory=dict)
+    """By the same key: up to which generation an auth endpoint has refused tokens. Nobody uses those any more."""
+    offered: Mapping[str, int] = field(default_factory=dict)
+    """By the same key: up to which generation a lapsed token has been offered for renewal."""
     hosts: Mapping[str, str] = field(default_factory=dict)
     """The hosts that the server assigned, by key (P§1.2)."""
     ledger: Ledger = field(default_factory=Ledger)

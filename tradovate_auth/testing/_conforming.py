@@ -66,7 +66,9 @@ def full_record() -> Record:
         latch=Latch("fingerprint", "no \u00df", now + 3600.0, 3600.0),
         proven="fingerprint",
     )
-    return Record(1, 4, {"": plain, "8": token}, 2, 1, {"live": "live.tradovateapi.com"}, ledger, -0.25)
+    return Record(
+        1, 4, {"": plain, "8": token}, {"8": 2}, {"8": 1}, {"live": "live.tradovateapi.com"}, ledger, -0.25
+    )
 
 
 def differences(found: Record | None, wanted: Record) -> list[str]:

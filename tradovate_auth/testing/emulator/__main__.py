@@ -64,7 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with Emulator(
         Rules().changed(**(options["rules"] | single)), host=options["host"], port=options["port"]
     ) as server:
-        sys.stdout.write(json.dumps({"url": server.url, "pid": os.getpid()}) + "\n")
+        sys.stdout.write(
+            json.dumps({"url": server.url, "pid": os.getpid(), "credentials": server.credentials}) + "\n"
+        )
         sys.stdout.flush()
         while not stop.wait(0.5):  # a bare wait cannot be interrupted on every platform
             pass
