@@ -5,9 +5,17 @@ from collections.abc import Iterator
 import pytest
 from core_tools import FrailStorage, World
 
+from tradovate_auth._defaults import PROCESS_STORAGE, SESSIONS_OPENED
 from tradovate_auth.testing import Emulator, FakeClock
 
 pytest_plugins = ["tradovate_auth.testing.plugin"]
+
+
+@pytest.fixture(autouse=True)
+def fresh_process() -> None:
+    """Forget what the process shares: servers of two tests may have had the same port."""
+    SESSIONS_OPENED.clear()
+    PROCESS_STORAGE._records.clear()
 
 
 @pytest.fixture

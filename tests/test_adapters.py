@@ -42,7 +42,7 @@ from tradovate_auth import (
     TransportError,
 )
 from tradovate_auth._bearer import ONE_SHOT_TTL, Bearer, Routes
-from tradovate_auth._defaults import PROCESS_STORAGE, SESSIONS_OPENED
+from tradovate_auth._defaults import PROCESS_STORAGE
 from tradovate_auth.requests import RequestsTransport
 from tradovate_auth.storage import MemoryStorage
 from tradovate_auth.testing import Emulator
@@ -274,7 +274,6 @@ def test_without_any_token_left_the_401_is_the_answer(
     stack: Stack, tradovate_emulator: Emulator, tradovate_credentials: Credentials
 ) -> None:
     """A refused renewal and no right to log in: the call keeps its 401, the next one gets the typed error."""
-    SESSIONS_OPENED.clear()  # an earlier server of this process may have had the same port
     provider = TokenProvider(
         tradovate_credentials, environment=tradovate_emulator.url, storage=MemoryStorage(), login="once"
     )

@@ -1,5 +1,7 @@
 """Environments: which URL is one, which hosts may be trusted in it, and how long its hour is."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -296,3 +298,26 @@ def test_whatever_is_admitted_lies_within_the_domains(text: str) -> None:
     for name in (text, f"{text}.tradovateapi.com", f"tradovateapi.com{text}"):
         admitted = environment.admit(name)
         assert admitted is None or f".{admitted}".endswith((".tradovateapi.com", ".ninjatrader.com"))
+
+
+@pytest.mark.parametrize("kind", ["demo", "live"])
+@pytest.mark.parametrize(
+    "form", ["https://{}.tradovateapi.com/v1", "https://{}.TRADOVATEAPI.com:443/v1/", "{}"]
+)
+def test_a_url_of_the_vendor_is_the_vendors_environment(kind: str, form: str) -> None:
+    """The live URL is live: named in any way it has the same hosts, so nothing of live is ever routed to demo."""
+    assert Environment.of(form.format(kind)) == Environment.of(kind)
+    assert Environment.of(form.format(kind)).kind == kind
+
+
+def test_a_host_of_the_other_kind_is_no_environment() -> None:
+    """A live host under the kind demo would get demo's assigned hosts, and its orders with them."""
+    with pytest.raises(ConfigurationError, match="is a live host"):
+        Environment("https://live.tradovateapi.com/v1")
+
+
+@pytest.mark.parametrize(("value", "text"), [("prod", "'prod' is no environment"), (3, "not int")])
+def test_what_is_no_environment_is_named(value: Any, text: str) -> None:
+    """The error shows the word that was given."""
+    with pytest.raises(ConfigurationError, match=text):
+        Environment.of(value)

@@ -3,7 +3,7 @@
 import pytest
 from core_tools import FrailStorage, World
 
-from tradovate_auth import LoginRequired, StorageError, TokenProvider
+from tradovate_auth import LoginRequired, StorageError, Throttled, TokenProvider
 from tradovate_auth import _lifecycle as lifecycle_module
 from tradovate_auth._decision import Need, Renew
 from tradovate_auth._exchange import Exchange, Journal
@@ -44,6 +44,22 @@ def test_a_lapsed_token_is_offered_once(world: World) -> None:
     world.server.inject(Fault("renewal", "status", status=503))
     assert provider.get().generation == 2
     assert (world.server.counts.logins, world.server.counts.renewals) == (2, 1)
+
+
+def test_a_penalty_on_the_offer_costs_no_login(world: World) -> None:
+    """The server did not look at the lapsed token: it is offered again after the wait, and nobody logs in."""
+    clock = FakeClock()
+    with Emulator(clock=clock, send_date=False) as server:
+        provider = world.provider(environment=server.url)
+        provider.get()
+        world.clock.advance(4800 + 600)
+        server.penalize("renewal", seconds=15)
+        with pytest.raises(Throttled):
+            provider.get(timeout=1)
+        for each in (clock, world.clock):
+            each.advance(20)
+        assert provider.get(timeout=20).generation == 2
+        assert (server.counts.logins, server.counts.renewals) == (1, 2)
 
 
 def test_a_token_that_lapsed_long_ago_is_not_offered(world: World) -> None:

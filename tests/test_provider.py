@@ -1,9 +1,13 @@
 """The public face: arguments, the two ways of asking, URLs, status, and closing."""
 
 import asyncio
+import copy
 import gc
+import pickle
 import sys
 import time
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -15,15 +19,19 @@ from tradovate_auth import (
     ConfigurationError,
     Credentials,
     Environment,
+    LoginRefused,
     ProviderClosed,
+    Throttled,
     TokenProvider,
     TransportError,
 )
 from tradovate_auth import _flight as flight_module
 from tradovate_auth._flight import SingleFlight
 from tradovate_auth.events import RenewalFailed, Renewed
+from tradovate_auth.requests import TradovateAuth as RequestsAuth
 from tradovate_auth.storage import MemoryStorage
 from tradovate_auth.testing import Emulator
+from tradovate_auth.transport import Call, Reply
 
 
 @pytest.mark.parametrize(
@@ -449,3 +457,76 @@ def test_a_failure_in_the_background_reaches_nobody(world: World) -> None:
     with world.time_flies():
         world.events.wait_for(Renewed)
     eventually(lambda: provider.get().generation == 2)
+
+
+def test_each_key_of_a_user_has_its_own_session(world: World) -> None:
+    """Two API keys of one user share the ledger; the refusal of one key's token leaves the other's in use."""
+    one, two = world.provider(), world.provider(who={"cid": None, "sec": None})
+    first = one.get()
+    record = one._account.load()
+    other = replace(first, generation=2)
+    tokens = {**record.tokens, two._account.slot: other}
+    refused = {two._account.slot: 2}
+    changed = replace(record, revision=record.revision + 1, generation=2, tokens=tokens, refused=refused)
+    assert world.storage.save(one._account.key, changed)
+    world.clock.advance(first.lifetime * 0.9)
+    assert one.get() is first
+    world.settled(one)
+    assert one.get().generation == 3
+    assert world.server.counts.logins == 1
+
+
+def test_a_corrected_password_shares_the_ledger(tradovate_emulator: Emulator) -> None:
+    """Without a storage too, failed logins of one user add up whatever password they had; the right one works at once."""
+    known = tradovate_emulator.credentials
+
+    def attempt(password: str) -> TokenProvider:
+        credentials = Credentials(**{**known, "password": password})
+        return TokenProvider(credentials, environment=tradovate_emulator.url, renewal="on-demand")
+
+    for guess in ("one", "two"):
+        with attempt(guess) as provider, pytest.raises(LoginRefused):
+            provider.get()
+    with attempt(known["password"]) as right:
+        assert right.get().generation == 1
+        assert right.status().failed_logins == 2
+    for guess in ("three", "four", "five"):
+        with attempt(guess) as provider, pytest.raises((LoginRefused, Throttled)):
+            provider.get()
+    assert tradovate_emulator.counts.logins_refused == 3
+
+
+def test_a_storage_that_fails_behind_the_answer_loses_no_token(world: World) -> None:
+    """The clock of the storage, and its disk, may fail while the login is on its way: the granted token is used."""
+    world.server.configure(clock_offset=300.0)
+    provider = world.provider()
+    send = world.transport.send
+
+    def breaking(call: Call, timeout: float) -> Reply:
+        reply = send(call, timeout)
+        world.storage.broken |= {"now", "save"}
+        return reply
+
+    provider._account.transport = SimpleNamespace(send=breaking)
+    assert provider.get().generation == 1
+    assert world.server.counts.logins == 1
+
+
+def test_reset_lifts_a_penalty(world: World) -> None:
+    """A human who says so need not wait: the next caller asks at once."""
+    world.server.penalize("login", seconds=600)
+    provider = world.provider()
+    with pytest.raises(Throttled):
+        provider.get(timeout=1)
+    provider.reset()
+    world.server.reset()
+    assert provider.get(timeout=20).generation == 1
+
+
+@pytest.mark.parametrize("make", ["provider", "adapter"])
+def test_what_holds_a_secret_is_not_pickled(tradovate_provider: TokenProvider, make: str) -> None:
+    """Providers and adapters say how a child process gets one, and a copy is the object itself."""
+    thing: object = tradovate_provider if make == "provider" else RequestsAuth(tradovate_provider)
+    with pytest.raises(TypeError, match="build it in the child process"):
+        pickle.dumps(thing)
+    assert copy.copy(thing) is copy.deepcopy(thing) is thing

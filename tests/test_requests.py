@@ -1,6 +1,7 @@
 """What only requests does: prepared requests, hooks, auth of a single call, and a netrc that beats headers."""
 
 import io
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ import pytest
 import requests
 import urllib3
 from stacks import plain_environment, tradovate_provider
+from urllib3.connectionpool import HTTPSConnectionPool
+from urllib3.exceptions import MaxRetryError
+from urllib3.exceptions import SSLError as UrllibSSLError
 
 from tradovate_auth import Credentials, TokenProvider
-from tradovate_auth.requests import TradovateAuth, _settle
+from tradovate_auth.requests import TradovateAuth, _never_left, _settle
 from tradovate_auth.storage import MemoryStorage
 from tradovate_auth.testing import Emulator
 from tradovate_auth.testing.emulator import Fault, short_hash
@@ -225,3 +229,17 @@ def test_a_session_without_credentials_of_its_own_sends_none(
     ):
         session.auth = auth
         assert session.get(accounts(tradovate_emulator), auth=None).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("cause", "sent"),
+    [
+        (ssl.SSLError(1, "record layer failure"), True),
+        (ssl.SSLCertVerificationError(1, "self-signed"), False),
+    ],
+)
+def test_a_tls_fault_may_have_come_after_the_request(cause: ssl.SSLError, *, sent: bool) -> None:
+    """Requests has one error for a failed handshake and a broken answer: only a certificate's is surely before."""
+    pool = HTTPSConnectionPool("example.invalid")
+    error = requests.exceptions.SSLError(MaxRetryError(pool, "/", UrllibSSLError(cause)))
+    assert _never_left(error) is not sent
