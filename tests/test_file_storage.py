@@ -206,7 +206,7 @@ class TestUrls:
     def test_other_schemes(self) -> None:
         """The error names the schemes that there are."""
         assert isinstance(from_url("memory://"), MemoryStorage)
-        with pytest.raises(ConfigurationError, match="memory, file"):
+        with pytest.raises(ConfigurationError, match="memory:// and file:///folder"):
             from_url("files:///folder")
 
 
