@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -402,3 +403,10 @@ class TestArguments:
                 bearer.provider._keeper.held = held = Held(token, math.inf, math.inf)
                 assert bearer._routes_for(token).held is held
                 assert bearer._routes_for(token) is bearer._routes
+
+
+def test_what_is_no_source_is_named() -> None:
+    """A dictionary of credentials is told from Credentials before anything is sent."""
+    nonsense: Any = {"name": "trader"}
+    with pytest.raises(ConfigurationError, match="is dict"):
+        Bearer(nonsense)

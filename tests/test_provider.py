@@ -5,6 +5,7 @@ import copy
 import gc
 import pickle
 import sys
+import threading
 import time
 from dataclasses import replace
 from types import SimpleNamespace
@@ -530,3 +531,29 @@ def test_what_holds_a_secret_is_not_pickled(tradovate_provider: TokenProvider, m
     with pytest.raises(TypeError, match="build it in the child process"):
         pickle.dumps(thing)
     assert copy.copy(thing) is copy.deepcopy(thing) is thing
+
+
+def test_closing_between_two_tries_spends_nothing(world: World) -> None:
+    """A login that never left is not counted, also when the provider is closed while it waits for the next try."""
+    tries = threading.Event()
+
+    def unreachable(_call: Call, _timeout: float) -> Reply:
+        tries.set()
+        raise TransportError("refused", None, None, False)
+
+    provider = world.provider(transport=SimpleNamespace(send=unreachable))
+    outcome: list[Exception] = []
+
+    def ask() -> None:
+        try:
+            provider.get(timeout=None)
+        except ProviderClosed as error:
+            outcome.append(error)
+
+    waiter = threading.Thread(target=ask)
+    waiter.start()
+    assert tries.wait(20)
+    provider.close()
+    waiter.join(20)
+    assert len(outcome) == 1
+    assert provider._account.load().ledger.failed_logins == ()

@@ -177,9 +177,10 @@ class Exchange:
         text = scrub(text, (*self.account.credentials.secrets(), token.value))
 
         def refusing(record: Record) -> Record:
-            own, kept = self.account.slot, dict(record.tokens)
-            if own in kept and kept[own].generation <= token.generation:
-                del kept[own]
+            own = self.account.slot
+            kept = {
+                slot: t for slot, t in record.tokens.items() if slot != own or t.generation > token.generation
+            }
             ledger = record.ledger.with_eviction(at, pace) if evicted else record.ledger
             refused = {**record.refused, own: max(record.refused.get(own, 0), token.generation)}
             return replace(record, refused=refused, tokens=kept, ledger=ledger)

@@ -83,7 +83,8 @@ class Keeper:
         """
         deadline = self.elapsed() + patience
         asked = False
-        for flown in range(_FLIGHTS_PER_CALL + 1):
+        flown = 0
+        while True:
             if self.closed:
                 raise ProviderClosed("The provider was closed.")
             held, now = self.held, self.elapsed()
@@ -100,9 +101,9 @@ class Keeper:
                     raise Throttled("The server asked to slow down.", self._paused_until - now)
                 self._login_wanted = True
             if flown == _FLIGHTS_PER_CALL:
-                break
+                raise TokenTimeout("The token was refused as often as it was renewed.")
+            flown += 1
             yield self._join()
-        raise TokenTimeout("The token was refused as often as it was renewed.")
 
     def renewing(self, token: AccessToken) -> Generator[Flight, None, None]:
         """Yield the flights to wait for until one has asked for a newer token: one in the air may not have heard of it."""
