@@ -21,7 +21,7 @@ from tradovate_auth.testing import Emulator
 from tradovate_auth.testing.emulator import Fault
 
 PRELUDE = """
-import json, os, sys
+import json, os, queue, sys
 given = json.loads(sys.argv[1])
 os.umask(given["umask"])
 from tradovate_auth import Credentials, LoginRefused, StorageError, TokenProvider, TradovateAuthError
@@ -245,15 +245,16 @@ wait()
 tell_token(provider.renew(60))
 """
 FOLLOWER = """
-events = []
-provider = make(renewal="on-demand", timeout=0.1, on_event=events.append)
+events = queue.SimpleQueue()
+provider = make(renewal="on-demand", timeout=0.1, on_event=events.put)
 tell_token(provider.get(60))
 provider.reset()  # forgets that one has been asked for a moment ago; to save that, it need not wait for the leader
 try:
     provider.renew(60)
 except TradovateAuthError as error:
-    (lost,) = [event.reason for event in events if isinstance(event, StorageLost)]
-    tell(error=type(error).__name__, lost=lost)
+    while not isinstance(event := events.get(timeout=20), StorageLost):  # listeners hear of it after the callers
+        pass
+    tell(error=type(error).__name__, lost=event.reason)
 session = requests.Session()
 session.auth = TradovateAuth(provider)
 tell(status=session.get(given["url"] + "/account/list", timeout=20).status_code)
