@@ -7,7 +7,7 @@ what an exchange does to the record, in `_exchange`.
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, assert_never
 
 from ._account import Account
@@ -40,7 +40,6 @@ class Landing:
     """Seconds that the server wants us to wait before the next pass goes on: those with less time leave now."""
     final: bool = False
     """The storage was read and says that no token can be used, rather than that it could not be read."""
-    record: Record = field(default_factory=Record)
 
 
 class Lifecycle:
@@ -96,17 +95,17 @@ class Lifecycle:
             if isinstance(decision, Renew | Login):
                 exchanged = True
                 with self.account.exclusive():
-                    view, record, decision = self._settle(held, need, journal)
+                    view, decision = self._settle(held, need, journal)
             match decision:
                 case Use(token, again_in):
                     self._note_adoption(token, held, journal)
-                    return Landing(token, again_in, view.ends_at - view.now, record=record)
+                    return Landing(token, again_in, view.ends_at - view.now)
                 case Stop(error):
-                    return Landing(error=error, final=True, record=record)
+                    return Landing(error=error, final=True)
                 case Idle():
-                    return Landing(record=record)
+                    return Landing()
                 case Pause(seconds) if exchanged:
-                    return Landing(pause=seconds, record=record)
+                    return Landing(pause=seconds)
                 case Pause(seconds):
                     self.account.sit_out(min(seconds, _SLICE))
                 case Renew() | Login():
@@ -115,9 +114,7 @@ class Lifecycle:
                     assert_never(decision)
         raise StorageError("The stored session keeps changing.")
 
-    def _settle(
-        self, held: AccessToken | None, need: Need, journal: Journal
-    ) -> tuple[View, Record, Decision]:
+    def _settle(self, held: AccessToken | None, need: Need, journal: Journal) -> tuple[View, Decision]:
         """Exchange, under the storage's lock, until no further exchange is due."""
         exchange, tried = Exchange(self.account, journal), False
         for _ in range(_ROUNDS):
@@ -131,7 +128,7 @@ class Lifecycle:
                 held = exchange.login(record, decision.ticket, view) or held
             else:
                 break
-        return view, record, decision
+        return view, decision
 
     def _unsaved(self, token: AccessToken) -> Landing:
         """Return the landing of a token that was granted a moment ago, without asking the storage for the time."""
