@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from tradovate_auth import Credentials, StorageError, TokenProvider, TransportError
 from tradovate_auth.events import Event
-from tradovate_auth.storage import MemoryStorage, Record
+from tradovate_auth.storage import Lease, MemoryStorage, Record
 from tradovate_auth.testing import Emulator, FakeClock
 from tradovate_auth.transport import Call, Reply
 
@@ -179,11 +179,11 @@ class FrailStorage(MemoryStorage):
         return super().save(key, record)
 
     @contextlib.contextmanager
-    def exclusive(self, key: str, timeout: float) -> Iterator[None]:
+    def exclusive(self, key: str, timeout: float, *, seen: int | None = None) -> Iterator[Lease]:
         """See `Storage.exclusive`."""
         self._check("exclusive")
-        with super().exclusive(key, timeout):
-            yield
+        with super().exclusive(key, timeout, seen=seen) as lease:
+            yield lease
 
 
 @dataclass

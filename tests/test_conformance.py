@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tradovate_auth import StorageError
-from tradovate_auth.storage import FileStorage, MemoryStorage, Record, Storage
+from tradovate_auth.storage import FileStorage, Lease, MemoryStorage, Record, Storage
 from tradovate_auth.testing._conforming import differences, full_record, in_threads
 from tradovate_auth.testing.conformance import StorageConformance
 
@@ -69,13 +69,21 @@ class Careless(MemoryStorage):
         return 0.0
 
 
+class Lost:
+    """A lease that is never held."""
+
+    def held(self) -> bool:
+        """See `Lease.held`."""
+        return False
+
+
 class Open(MemoryStorage):
     """Lets everybody in, and shows what it holds."""
 
     @contextmanager
-    def exclusive(self, key: str, timeout: float) -> Iterator[None]:
+    def exclusive(self, key: str, timeout: float, *, seen: int | None = None) -> Iterator[Lease]:
         """See `Storage.exclusive`."""
-        yield
+        yield Lost()
 
     def __repr__(self) -> str:
         return str([token.value for record in self._records.values() for token in record.tokens.values()])
@@ -86,18 +94,18 @@ class Foreign(MemoryStorage):
 
     def __init__(self) -> None:
         super().__init__()
-        self.lost: list[AbstractContextManager[None]] = []
+        self.lost: list[AbstractContextManager[Lease]] = []
 
     @contextmanager
-    def exclusive(self, key: str, timeout: float) -> Iterator[None]:
+    def exclusive(self, key: str, timeout: float, *, seen: int | None = None) -> Iterator[Lease]:
         """See `Storage.exclusive`."""
         try:
             held = super().exclusive(key, min(timeout, 0.05))
-            held.__enter__()
+            lease = held.__enter__()
             self.lost.append(held)  # else it would be given back when it is collected
         except StorageError:
             raise TimeoutError from None
-        yield
+        yield lease
         held.__exit__(None, None, None)
 
 
@@ -141,6 +149,7 @@ def run(name: str, storage: Storage, **more: Any) -> None:
         (Careless, "test_nothing_secret_is_shown", {}, "has a name"),
         (Open, "test_waiting_has_an_end", {"timeout": 0.0}, "raises StorageError, not None"),
         (Open, "test_others_are_kept_out", {}, "not None"),
+        (Open, "test_whoever_is_inside_knows_it", {}, "the lease is held"),
         (Open, "test_nothing_secret_is_shown", {}, "show no secret"),
         (Foreign, "test_waiting_has_an_end", {"timeout": 0.0}, "not TimeoutError"),
         (Foreign, "test_the_key_is_given_back_after_an_error", {}, "free after an error"),

@@ -8,11 +8,11 @@ import os
 from urllib.parse import unquote, urlsplit
 
 from ..errors import ConfigurationError
-from ._record import Record, Storage
+from ._record import Lease, Record, Storage, UnreadableRecord
 from .file import FileStorage
 from .memory import MemoryStorage
 
-__all__ = ["FileStorage", "MemoryStorage", "Record", "Storage", "from_url"]
+__all__ = ["FileStorage", "Lease", "MemoryStorage", "Record", "Storage", "UnreadableRecord", "from_url"]
 
 
 def from_url(url: str) -> Storage:

@@ -19,7 +19,7 @@ from typing import Any, Final, NoReturn, TypeGuard, TypeVar, get_args
 from .._ledger import Hold, HoldKind, Latch, Ledger
 from ..errors import StorageError
 from ..models import AccessToken
-from ._record import Record
+from ._record import Record, UnreadableRecord
 
 __all__ = ["SCHEMA", "NotARecord", "decode", "encode"]
 
@@ -63,14 +63,14 @@ def decode(data: bytes) -> Record:
 
     Raises:
         NotARecord: They hold none.
-        StorageError: They hold one of a newer schema.
+        UnreadableRecord: They hold one of a newer schema.
     """
     envelope, checksum = _opened(data)
     schema = envelope.get("schema")
     if not _is_whole(schema) or schema < 1:
         raise NotARecord("wrong schema")
     if schema > SCHEMA:  # before the checksum: a newer version may compute it in another way
-        raise StorageError(
+        raise UnreadableRecord(
             f"A newer version of this package has written the stored session (schema {schema}).",
             None,
             "Update this package, or give this process a storage of its own. Nothing was changed.",

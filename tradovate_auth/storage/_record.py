@@ -3,12 +3,23 @@
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from .._ledger import Ledger
+from ..errors import StorageError
 from ..models import AccessToken
 
-__all__ = ["Record", "Storage"]
+__all__ = ["OWNED", "Lease", "Owned", "Record", "Storage", "UnreadableRecord"]
+
+
+class UnreadableRecord(StorageError):
+    """There is a record, and this process cannot read it: a newer version has written it, or its seal's key is missing.
+
+    It stays where it is. Unlike a storage that is away it never justifies a login, whatever `login_without_storage` says:
+    somebody's session is in it.
+    """
+
+    default_advice = "Give this process the version, or the key, of the others. Nothing was changed; nobody logs in meanwhile."
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +44,29 @@ class Record:
     set_aside: str | None = field(default=None, compare=False)
     """Set by a `load` that found something else than a record, put it aside and starts anew: where it lies and why, in
     words. Never stored."""
+
+
+class Lease(Protocol):
+    """What whoever has entered `Storage.exclusive` holds."""
+
+    def held(self) -> bool:
+        """Return whether the key is still held, by nobody else. May ask the storage, and may block on it.
+
+        Raises:
+            StorageError: The storage cannot be asked.
+        """
+        ...
+
+
+class Owned:
+    """The lease of a lock that nobody else can have before it is given back: a kernel's, or a thread's."""
+
+    def held(self) -> bool:
+        """See `Lease.held`. Never blocks."""
+        return True
+
+
+OWNED: Final = Owned()
 
 
 class Storage(Protocol):
@@ -73,11 +107,17 @@ class Storage(Protocol):
         """
         ...
 
-    def exclusive(self, key: str, timeout: float) -> AbstractContextManager[None]:
+    def exclusive(
+        self, key: str, timeout: float, *, seen: int | None = None
+    ) -> AbstractContextManager[Lease]:
         """Return a context in which nobody else holds this key, in any process that shares the storage.
+
+        What it yields says whether that is still so: a lease in a distant storage can be lost while its holder sleeps.
 
         Args:
             timeout: Longest wait for it in seconds.
+            seen: The generation that the caller has looked at. The wait may then end early, with a lease that is not
+                held, when a newer one has been stored: there is something to look at instead of something to wait for.
 
         Raises:
             StorageError: On entering: it was not free in time, or the storage cannot be reached.

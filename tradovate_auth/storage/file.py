@@ -26,7 +26,7 @@ from .._clock import SYSTEM_CLOCK, Clock
 from ..errors import ConfigurationError, StorageError
 from ._codec import NotARecord, decode, encode
 from ._files import LARGEST, admit_folder, explained, put_aside, read, tighten, write
-from ._record import Record
+from ._record import OWNED, Lease, Record
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -107,16 +107,16 @@ class FileStorage:
             return True
 
     @contextmanager
-    def exclusive(self, key: str, timeout: float) -> Iterator[None]:
+    def exclusive(self, key: str, timeout: float, *, seen: int | None = None) -> Iterator[Lease]:  # noqa: ARG002
         """See `Storage.exclusive`. Blocks while another process or thread holds the key; free when that one dies.
 
-        Not reentrant. Saving needs no hold of this lock, and is not kept waiting by it.
+        Not reentrant, and the wait never ends early. Saving needs no hold of this lock, and is not kept waiting by it.
 
         Raises:
             StorageError: It was not free in time (the text names the process), or cannot be locked.
         """
         with self._held(self._path(key, "lock"), timeout, _LOOK):
-            yield
+            yield OWNED
 
     def _path(self, key: str, kind: str) -> Path:
         readable = re.sub(r"[^a-z0-9]+", "-", key.lower().partition("://")[2] or key.lower())

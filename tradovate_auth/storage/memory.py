@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from .._clock import SYSTEM_CLOCK, Clock
 from ..errors import StorageError
-from ._record import Record
+from ._record import OWNED, Lease, Record
 
 __all__ = ["MemoryStorage"]
 
@@ -53,12 +53,12 @@ class MemoryStorage:
             return True
 
     @contextmanager
-    def exclusive(self, key: str, timeout: float) -> Iterator[None]:
-        """See `Storage.exclusive`."""
+    def exclusive(self, key: str, timeout: float, *, seen: int | None = None) -> Iterator[Lease]:  # noqa: ARG002
+        """See `Storage.exclusive`. The wait never ends early: the ones ahead need no time."""
         lock = self._locks.setdefault((os.getpid(), key), threading.Lock())
         if not lock.acquire(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX)):
             raise StorageError("Another thread of this process is still at work on this session.")
         try:
-            yield
+            yield OWNED
         finally:
             lock.release()

@@ -169,6 +169,14 @@ class StorageConformance:
         in_threads(visit, _WRITERS)
         insist(max(together) == 1, f"{max(together)} were inside together")
 
+    def test_whoever_is_inside_knows_it(self, storage: Storage, key: str) -> None:
+        """The lease is held inside, also by a caller who has seen the newest generation."""
+        with storage.exclusive(key, PATIENCE) as lease:
+            insist(lease.held(), "the lease is held by whoever is inside")
+        storage.save(key, full_record())
+        with storage.exclusive(key, PATIENCE, seen=full_record().generation) as lease:
+            insist(lease.held(), "a wait for a free key that has nothing newer ends with the lease held")
+
     @pytest.mark.parametrize("timeout", [0.0, 0.05, -1.0])
     def test_waiting_has_an_end(self, storage: Storage, key: str, timeout: float) -> None:
         """Whoever cannot have the key in time gets a StorageError; its holder, and the next one, notice nothing."""
