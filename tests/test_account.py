@@ -68,7 +68,7 @@ def test_a_storage_that_never_agrees_is_an_error(world: World) -> None:
 def test_the_lock_of_an_account_is_waited_for_in_vain_only_so_long(world: World) -> None:
     """Whoever finds the storage's lock held gives up after a few calls' time."""
     mine = account(world, timeout=0.02)
-    with mine.exclusive(), pytest.raises(StorageError, match="still at work"), mine.exclusive():
+    with mine.exclusive(0), pytest.raises(StorageError, match="still at work"), mine.exclusive(0):
         pass
 
 

@@ -15,7 +15,8 @@ from values import NOW, SECRETS
 from values import token as some_token
 
 from tradovate_auth import AccessToken, StorageError
-from tradovate_auth._ledger import Hold, HoldKind, Latch, Ledger
+from tradovate_auth._holds import Hold, HoldKind, Latch
+from tradovate_auth._ledger import Ledger
 from tradovate_auth.storage import Record, _codec
 from tradovate_auth.storage._codec import SCHEMA, NotARecord, decode, encode
 from tradovate_auth.testing._conforming import differences, full_record
@@ -64,8 +65,8 @@ LEDGERS = st.builds(
     evicted_at=st.none() | NUMBERS,
     eviction_pause=NUMBERS,
     hold=st.none() | HOLDS,
-    latch=st.none() | LATCHES,
-    proven=st.none() | TEXT,
+    latches=st.lists(LATCHES, max_size=2).map(tuple),
+    proven=st.lists(TEXT, max_size=2).map(tuple),
 )
 RECORDS = st.builds(
     Record,
@@ -204,7 +205,7 @@ class TestUnknownKeys:
             lambda fields: fields["tokens"]["8"],
             lambda fields: fields["ledger"],
             lambda fields: fields["ledger"]["hold"],
-            lambda fields: fields["ledger"]["latch"],
+            lambda fields: fields["ledger"]["latches"][0],
         ],
     )
     def test_they_are_ignored(self, place: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
@@ -273,8 +274,10 @@ WRONG_LEDGER: list[tuple[str, object]] = [
     ("hold", {"kind": "penalty"}),
     ("hold", {"kind": "vacation", "until": 1, "reason": "", "ticket": None, "resends": 0}),
     ("hold", {"kind": [], "until": 1, "reason": "", "ticket": None, "resends": 0}),
-    ("latch", []),
-    ("proven", 1),
+    ("latches", {}),
+    ("latches", [[]]),
+    ("proven", "1"),
+    ("proven", [1]),
 ]
 
 

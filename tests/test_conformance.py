@@ -206,7 +206,7 @@ def test_every_field_is_compared() -> None:
     assert set(differences(record, empty)) >= {
         name for name in Record.__dataclass_fields__ if name != "set_aside"
     }
-    for value in (record.ledger, record.ledger.hold, record.ledger.latch, record.tokens["8"]):
+    for value in (record.ledger, record.ledger.hold, record.ledger.latches[-1], record.tokens["8"]):
         assert value is not None
         same = [
             each.name for each in fields(value) if each.init and getattr(value, each.name) == each.default

@@ -25,22 +25,11 @@ from tradovate_auth import (
     TransportError,
 )
 from tradovate_auth import _decision as module
-from tradovate_auth._decision import (
-    TABLE,
-    Decision,
-    Idle,
-    Login,
-    Need,
-    Pause,
-    Renew,
-    Stop,
-    Use,
-    View,
-    decide,
-    hold_error,
-    stale_moment,
-)
-from tradovate_auth._ledger import Hold, HoldKind, Latch, Ledger, Pace
+from tradovate_auth._decision import TABLE, Decision, Idle, Login, Pause, Renew, Stop, Use, decide, hold_error
+from tradovate_auth._holds import Hold, HoldKind, Latch
+from tradovate_auth._ledger import Ledger
+from tradovate_auth._pace import Pace
+from tradovate_auth._view import Need, View, stale_moment
 
 TOKEN = some_token()
 STALE = NOW + LIFETIME - 900.0
@@ -79,6 +68,7 @@ ROWS: dict[str, tuple[View, type[Decision]]] = {
     "nobody waits": (some_view(), Idle),
     "latched": (some_view(need=WANTED, latch=LATCH), Stop),
     "not allowed": (some_view(need=WANTED, may_login=False), Stop),
+    "crowded": (some_view(need=WANTED, machine=Ledger(failed_logins=(NOW - 5,) * 3)), Pause),
     "spent": (some_view(need=WANTED, ledger=Ledger(failed_logins=(NOW,) * 3)), Stop),
     "log in": (some_view(need=WANTED), Login),
 }
@@ -104,6 +94,41 @@ def test_the_table_is_documented() -> None:
 def test_the_last_row_matches_everything() -> None:
     """No view is left without a decision."""
     assert TABLE[-1][1](some_view(held=TOKEN))
+
+
+class TestMachine:
+    """What the server counts by address holds for every account of the machine."""
+
+    def test_its_renewals_count(self) -> None:
+        """With the machine's renewals of the hour spent, a token that is due is used to its end, and lapsed is not offered."""
+        spent = Ledger(renewals=(STALE,) * 12)
+        assert row_of(some_view(now=STALE, held=TOKEN, machine=spent)) == "living"
+        assert row_of(some_view(now=STALE, held=TOKEN, need=DOUBTED, machine=spent)) == "living"
+        assert row_of(some_view(now=ENDS, held=TOKEN, need=WANTED, machine=spent)) == "log in"
+
+    def test_its_hold_counts(self) -> None:
+        """A lock-out of the machine stops an account that has none of its own; the later one of two tells how long."""
+        locked = locked_until(NOW + HOUR)
+        assert row_of(some_view(need=WANTED, machine=locked)) == "held"
+        both = some_view(need=WANTED, machine=locked, ledger=held_until(NOW + 15, TICKET))
+        assert isinstance(decide(both), Stop)
+        assert both.hold == locked.hold
+        assert row_of(some_view(held=TOKEN, now=STALE, machine=locked_until(ENDS))) == "living, held"
+
+    def test_logins_of_others_are_waited_for(self) -> None:
+        """Failed logins of the last minute may be some that are about to be granted: a moment; then they have failed."""
+        crowd = Ledger(failed_logins=(NOW - MINUTE, NOW - 1, NOW))
+        assert decide(some_view(need=WANTED, machine=crowd)) == Pause(1.0)
+        assert row_of(some_view(now=NOW + MINUTE, need=WANTED, machine=crowd)) == "spent"
+        own = Ledger(failed_logins=(NOW,) * 3)
+        assert row_of(some_view(need=WANTED, ledger=own, machine=crowd)) == "spent"
+
+    def test_a_ticket_belongs_to_its_machine(self) -> None:
+        """P§4.1: it is bound to the address; another machine asks without."""
+        hold = Hold("penalty", NOW, "slow down", TICKET, machine="this")
+        asked = some_view(need=WANTED, ledger=Ledger(hold=hold))
+        assert decide(replace(asked, here="this")) == Login(TICKET)
+        assert decide(replace(asked, here="that")) == Login(None)
 
 
 class TestUse:
@@ -326,6 +351,7 @@ def views(draw: st.DrawFn) -> View:
         need=Need(draw(st.integers(0, 3)), draw(st.integers(0, 3)), draw(st.booleans())),
         budget=Budget(failed_logins=draw(st.integers(1, 5)), renewals=draw(st.integers(1, 15))),
         ledger=draw(LEDGERS),
+        machine=draw(LEDGERS),
         offered=draw(st.booleans()),
         tried=draw(st.booleans()),
         latch=draw(st.none() | st.builds(Latch, st.just("f"), st.just("no"), st.none() | MOMENTS)),
@@ -345,7 +371,8 @@ def expected(view: View) -> None:
             assert held is None, "nothing is sent during a hold"
             assert token is view.token
             assert not view.tried or not living
-            assert view.ledger.renewals_spent(view.now, PACE, view.budget) == 0, "the budget is kept"
+            for ledger in (view.ledger, view.machine):
+                assert ledger.renewals_spent(view.now, PACE, view.budget) == 0, "the budget is kept"
             if living:
                 assert view.now >= view.stale_at if scheduled else view.unwanted
                 assert view.ledger.renewal_wait(view.now, PACE, view.budget, scheduled=scheduled) == 0
@@ -356,12 +383,13 @@ def expected(view: View) -> None:
             assert held is None, "nothing is sent during a hold"
             assert view.need.login, "the schedule never logs in"
             assert view.may_login
-            assert view.ledger.login_wait(view.now, PACE, view.budget) == 0, "the budget is kept"
+            for ledger in (view.ledger, view.machine):
+                assert ledger.login_wait(view.now, PACE, view.budget) == 0, "the budget is kept"
             assert view.latch is None or (view.latch.until is not None and view.latch.until <= view.now)
         case Pause(seconds):
             assert not living
-            assert held is not None
-            assert seconds == held.until - view.now > 0
+            assert seconds == (held.until - view.now if held is not None else 1.0) > 0
+            assert held is not None or view.crowded
         case Stop(error):
             assert not living, "whoever has a token never gets an error"
             assert error.retry_after is None or error.retry_after > 0

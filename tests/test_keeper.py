@@ -496,7 +496,11 @@ def test_a_closed_provider_asks_nobody(world: World) -> None:
 
 
 def test_a_token_lives_on_without_its_storage(world: World) -> None:
-    """A storage that fails costs nobody a token that lives, fresh or due; without one it is `StorageError`."""
+    """A storage that fails costs nobody a token that lives, fresh or due; without one it is `StorageError`.
+
+    A process that has adopted the token does not renew it meanwhile: all of them would.
+    """
+    world.provider(on_event=None).get()
     provider = world.provider()
     token = provider.get()
     world.storage.broken = {"load", "save", "now", "exclusive"}
@@ -511,7 +515,7 @@ def test_a_token_lives_on_without_its_storage(world: World) -> None:
     world.storage.broken = set()
     world.clock.advance(2)
     assert provider.get().generation >= 2
-    world.events.expect("LoggedIn", "StorageLost", "RenewalFailed", "LoggedIn", "StorageBack")
+    world.events.expect("Adopted", "StorageLost", "RenewalFailed", "LoggedIn", "StorageBack")
     assert str(world.events.all[-1]) == f"StorageBack (trader at 127.0.0.1:{world.server.port})"
 
 

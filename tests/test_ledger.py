@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 from values import DAY, HOUR, MINUTE, NOW, PACE
 
 from tradovate_auth import Budget
-from tradovate_auth._ledger import Hold, HoldKind, Ledger, Pace
+from tradovate_auth._holds import Hold, HoldKind
+from tradovate_auth._ledger import Ledger
+from tradovate_auth._pace import Pace
 
 BUDGETS = st.builds(
     Budget, failed_logins=st.integers(1, 5), logins=st.integers(1, 5), renewals=st.integers(1, 15)
@@ -149,7 +151,7 @@ class TestBudgets:
     def test_a_granted_login_is_no_failed_one(self) -> None:
         """The server counts failures alone, so a granted login moves to a count of its own."""
         ledger = Ledger().with_login(NOW, PACE).with_login_granted(NOW + 1, PACE, FINGERPRINT)
-        assert (ledger.failed_logins, ledger.logins, ledger.proven) == ((), (NOW + 1,), FINGERPRINT)
+        assert (ledger.failed_logins, ledger.logins, ledger.proven) == ((), (NOW + 1,), (FINGERPRINT,))
 
     def test_what_never_left_is_not_spent(self) -> None:
         """A call that never left this machine leaves no trace in the ledger."""
@@ -320,36 +322,58 @@ class TestLostLogins:
 class TestLatch:
     """Refused credentials (P§9.6, P§9.7)."""
 
-    @pytest.mark.parametrize(("disguised", "proven"), [(True, None), (True, "other"), (False, FINGERPRINT)])
-    def test_refused_is_refused(self, *, disguised: bool, proven: str | None) -> None:
+    @pytest.mark.parametrize(
+        ("disguised", "proven"), [(True, ()), (True, ("other",)), (False, (FINGERPRINT,))]
+    )
+    def test_refused_is_refused(self, *, disguised: bool, proven: tuple[str, ...]) -> None:
         """Credentials that never worked, or that got a plain refusal, are latched without an end."""
-        latch = refused(Ledger(proven=proven), NOW, disguised=disguised).latch
+        latch = refused(Ledger(proven=proven), NOW, disguised=disguised).latch(FINGERPRINT)
         assert latch is not None
         assert (latch.fingerprint, latch.text, latch.until) == (FINGERPRINT, "no", None)
 
     def test_proven_credentials_get_another_try(self) -> None:
         """Credentials that have worked before are tried again after an hour, doubling to a day: it may be throttling."""
-        ledger, waits = Ledger(proven=FINGERPRINT), []
+        ledger, waits = Ledger(proven=(FINGERPRINT,)), []
         for _ in range(8):
             ledger = refused(ledger, NOW)
-            assert ledger.latch is not None
-            assert ledger.latch.until is not None
-            waits.append((ledger.latch.until - NOW) / HOUR)
+            latch = ledger.latch(FINGERPRINT)
+            assert latch is not None
+            assert latch.until is not None
+            waits.append((latch.until - NOW) / HOUR)
         assert waits == [1, 2, 4, 8, 16, 24, 24, 24]
 
     def test_the_pause_belongs_to_the_credentials(self) -> None:
         """A latch of other credentials does not lengthen the first pause of these."""
-        ledger = refused(Ledger(proven="other"), NOW, fingerprint="other")
-        ledger = refused(Ledger(proven=FINGERPRINT, latch=ledger.latch), NOW)
-        assert ledger.latch is not None
-        assert ledger.latch.pause == HOUR
+        ledger = refused(Ledger(proven=("other",)), NOW, fingerprint="other")
+        latch = refused(Ledger(proven=(FINGERPRINT,), latches=ledger.latches), NOW).latch(FINGERPRINT)
+        assert latch is not None
+        assert latch.pause == HOUR
+
+    def test_each_of_the_users_credentials_has_one(self) -> None:
+        """Two API keys of a user that are refused are both known, whichever was refused later, and a grant lifts its own."""
+        ledger = refused(refused(Ledger(), NOW, fingerprint="one"), NOW, fingerprint="two")
+        assert [latch.fingerprint for latch in ledger.latches] == ["one", "two"]
+        again = refused(ledger, NOW, fingerprint="one")
+        assert [latch.fingerprint for latch in again.latches] == ["two", "one"]
+        lifted = again.with_login(NOW, PACE).with_login_granted(NOW, PACE, "two")
+        assert [latch.fingerprint for latch in lifted.latches] == ["one"]
+        assert ledger.latch("three") is None
+
+    def test_the_newest_are_kept(self) -> None:
+        """Of refused, and of proven, credentials the last eight are remembered: a record must not grow without end."""
+        ledger = Ledger()
+        for number in range(20):
+            ledger = refused(ledger, NOW, fingerprint=str(number))
+            ledger = ledger.with_login(NOW, PACE).with_login_granted(NOW, PACE, f"good {number}")
+        assert [latch.fingerprint for latch in ledger.latches] == [str(number) for number in range(12, 20)]
+        assert ledger.proven == tuple(f"good {number}" for number in range(12, 20))
 
     def test_a_grant_lifts_it(self) -> None:
         """A granted login takes the latch away, and the next refusal starts with an hour again."""
-        ledger = refused(refused(Ledger(proven=FINGERPRINT), NOW), NOW)
+        ledger = refused(refused(Ledger(proven=(FINGERPRINT,)), NOW), NOW)
         ledger = ledger.with_login(NOW, PACE).with_login_granted(NOW, PACE, FINGERPRINT)
-        assert ledger.latch is None
-        latch = refused(ledger, NOW).latch
+        assert not ledger.latches
+        latch = refused(ledger, NOW).latch(FINGERPRINT)
         assert latch is not None
         assert latch.pause == HOUR
 
@@ -394,7 +418,7 @@ class TestHolds:
             renewals=(NOW,),
             unscheduled=(NOW,),
             renewed_at=NOW,
-            proven="x",
+            proven=("x",),
         )
         troubled = refused(spent.with_renewal_failed(NOW, 9.0), NOW, fingerprint="x").without_last_login()
         troubled = troubled.with_eviction(NOW, PACE).with_eviction(NOW, PACE).with_login_lost(NOW, PACE)

@@ -22,7 +22,8 @@ from values import token as some_token
 from tradovate_auth import AccessToken, Budget, ConfigurationError, Credentials, Status
 from tradovate_auth._account import Account
 from tradovate_auth._decision import Login, Renew, Use
-from tradovate_auth._ledger import Hold, Latch, Ledger
+from tradovate_auth._holds import Hold, Latch
+from tradovate_auth._ledger import Ledger
 from tradovate_auth._wire import Penalty, login_call, renewal_call
 from tradovate_auth.storage import Record
 from tradovate_auth.transport import Reply
@@ -40,7 +41,7 @@ def some_account() -> Account:
 def some_record() -> Record:
     """Return a record with a token, a hold with a ticket, and a latch."""
     ledger = Ledger(
-        hold=Hold("penalty", NOW, "slow down", TICKET), latch=Latch(SEC, "no", None), proven=PASSWORD
+        hold=Hold("penalty", NOW, "slow down", TICKET), latches=(Latch(SEC, "no", None),), proven=(PASSWORD,)
     )
     return Record(tokens={"8": some_token()}, ledger=ledger)
 

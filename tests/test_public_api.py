@@ -51,12 +51,18 @@ LAYERS = [
     "transport",
     "_wire",
     "_grant",
+    "_holds",
+    "_pace",
     "_ledger",
     "storage",
+    "_machine",
+    "_view",
     "_decision",
     "_account",
+    "_dispatch",
     "_exchange",
     "_lifecycle",
+    "_refuge",
     "_held",
     "_keeper",
     "provider",
@@ -64,7 +70,20 @@ LAYERS = [
     "_httpx_flow",
 ]
 ADAPTERS = {"requests", "httpx", "httpx2", "aiohttp"}
-PURE = ["errors", "events", "environments", "_wire", "_grant", "_ledger", "_decision", "_refusals", "_status"]
+PURE = [
+    "errors",
+    "events",
+    "environments",
+    "_wire",
+    "_grant",
+    "_holds",
+    "_pace",
+    "_ledger",
+    "_view",
+    "_decision",
+    "_refusals",
+    "_status",
+]
 IMPURE = {
     "asyncio",
     "http",

@@ -18,7 +18,8 @@ from values import DAY, NOW, SECRETS
 from values import token as some_token
 
 from tradovate_auth import ConfigurationError, StorageError
-from tradovate_auth._ledger import Hold, Latch, Ledger
+from tradovate_auth._holds import Hold, Latch
+from tradovate_auth._ledger import Ledger
 from tradovate_auth.storage import MemoryStorage, Record, Storage, from_url
 from tradovate_auth.testing import FakeClock
 
@@ -51,8 +52,8 @@ def full_record() -> Record:
         evicted_at=NOW - 9,
         eviction_pause=600.0,
         hold=Hold("penalty", NOW + 15, "slow down", "ticket-4713", 1),
-        latch=Latch("fingerprint", "no", None, 3600.0),
-        proven="fingerprint",
+        latches=(Latch("fingerprint", "no", None, 3600.0),),
+        proven=("fingerprint",),
     )
     tokens = {
         "": some_token(generation=3),

@@ -9,8 +9,9 @@ from typing import Any
 from tradovate_auth import AccessToken, Budget, Credentials, Environment
 from tradovate_auth._account import Account
 from tradovate_auth._clock import SYSTEM_CLOCK
-from tradovate_auth._decision import Need, View
-from tradovate_auth._ledger import Ledger, Pace
+from tradovate_auth._view import Need, View
+from tradovate_auth._ledger import Ledger
+from tradovate_auth._pace import Pace
 from tradovate_auth._wire import Granted
 from tradovate_auth.storage import MemoryStorage
 from tradovate_auth.transport import Call, Reply
@@ -137,6 +138,8 @@ def view(*, now: float = NOW, held: AccessToken | None = None, **changes: Any) -
         pace=PACE,
         budget=Budget(),
         ledger=Ledger(),
+        machine=Ledger(),
+        here="",
         offered=False,
         tried=False,
         latch=None,

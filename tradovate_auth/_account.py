@@ -13,13 +13,15 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from ._clock import Clock, Wakeup
-from ._grant import clock_offset
-from ._ledger import Ledger, Pace
-from ._wire import Faulty, LockedOut, read_reply, renewal_call, server_time
+from ._grant import clock_offset, median_offset
+from ._ledger import Ledger
+from ._machine import MOST_TRIES, Machine, machine_id, machine_key
+from ._pace import Pace
+from ._wire import Faulty, LockedOut, Verdict, read_reply, renewal_call, server_time
 from .environments import Environment
 from .errors import ProviderClosed, StorageError, TradovateAuthError, TransportError
 from .models import AccessToken, Credentials
-from .storage import Record, Storage
+from .storage import Lease, Record, Storage
 from .transport import Call, Reply, Transport
 
 __all__ = ["Account"]
@@ -28,7 +30,10 @@ _PATIENCE: Final = 10.0  # seconds for a server that cannot even be connected to
 _FIRST_BACKOFF: Final = 0.1
 _LONGEST_BACKOFF: Final = 2.0
 _LOCK_CALLS: Final = 4  # calls that the holder of the storage's lock may make before others give up
-_ATTEMPTS: Final = 16
+_SAMPLED: Final = (
+    900.0  # seconds for which what an answer has taught about the server's clock may outvote a later one
+)
+_WRONG: Final = 3600.0  # seconds of difference between two clocks that somebody should hear of
 
 
 @dataclass(slots=True)
@@ -47,14 +52,25 @@ class Account:
     closing: Wakeup = field(default_factory=Wakeup)
     set_aside: list[str] = field(default_factory=list)
     """What the storage found to be no record, and put aside, since it was last told."""
+    oddities: list[str] = field(default_factory=list)
+    """What else somebody should hear of."""
+    here: str = field(default_factory=machine_id)
+    """Which machine this is, for what the server counts by address."""
     _fingerprint: str | None = field(default=None, repr=False)
     _offset: float | None = None
     """What the last answer has taught about the server's clock: written down with what it has brought."""
+    _samples: list[tuple[float, float]] = field(default_factory=list)
+    """When answers came, by the clock that never jumps, and what each said of the server's."""
 
     @property
     def label(self) -> str:
         """Environment and user, for events."""
         return f"{self.credentials.name} at {self.environment.host}"
+
+    @property
+    def machine(self) -> Machine:
+        """The ledger of this machine, in the same storage."""
+        return Machine(self.storage, machine_key(self.environment, self.here))
 
     def now(self, record: Record) -> float:
         """Return the server's time."""
@@ -70,9 +86,14 @@ class Account:
         hosts = {key: host for key, host in record.hosts.items() if self.environment.admit(host) == host}
         return replace(record, set_aside=None, hosts=hosts)
 
-    def exclusive(self) -> AbstractContextManager[None]:
-        """Return the lock of this account over all processes that share the storage."""
-        return self.storage.exclusive(self.key, self.timeout * _LOCK_CALLS)
+    @property
+    def shared(self) -> bool:
+        """Whether the record lies where others could lose it."""
+        return not getattr(self.storage, "private", False)
+
+    def exclusive(self, seen: int) -> AbstractContextManager[Lease]:
+        """Return the lock of this account over all processes that share the storage; see `Storage.exclusive`."""
+        return self.storage.exclusive(self.key, self.timeout * _LOCK_CALLS, seen=seen)
 
     def pace(self, token: AccessToken | None) -> Pace:
         """Return the account's minutes."""
@@ -118,12 +139,12 @@ class Account:
         Raises:
             StorageError: The storage failed, or others kept writing.
         """
-        for _ in range(_ATTEMPTS):
+        for _ in range(MOST_TRIES):
             record = self.load()
             changed = change(record)
             if changed is record:
                 return record
-            offset = record.offset if self._offset is None else self._offset
+            offset = changed.offset if self._offset is None else self._offset
             changed = replace(changed, revision=record.revision + 1, offset=offset)
             if self.storage.save(self.key, changed):
                 self._offset = None
@@ -134,7 +155,7 @@ class Account:
         """Apply a change to the newest ledger; see `update`."""
         return self.update(lambda record: replace(record, ledger=change(record.ledger)))
 
-    def send_renewal(self, record: Record, token: AccessToken, *, patient: bool) -> tuple[Reply, float]:
+    def send_renewal(self, record: Record, token: AccessToken, *, patient: bool) -> tuple[Verdict, float]:
         """Send a renewal to the host that the server assigned; see `send`."""
         here = self.environment
         assigned = here.base(record.hosts.get(here.kind, here.host))
@@ -146,8 +167,8 @@ class Account:
                 raise
             return self.send(renewal_call(token, here.url), record, patient=patient)
 
-    def send(self, call: Call, record: Record, *, patient: bool) -> tuple[Reply, float]:
-        """Send a call; return the answer and the server's time at which it was read.
+    def send(self, call: Call, record: Record, *, patient: bool) -> tuple[Verdict, float]:
+        """Send a call; return what the answer means, and the server's time at which it was read.
 
         Args:
             call: What to send.
@@ -170,7 +191,10 @@ class Account:
                     raise
             self.sit_out(self.jitter(pause))
             pause = min(pause * 2, _LONGEST_BACKOFF)
-        return reply, self._server_now(reply, asked, begun, record)
+        verdict = read_reply(reply)
+        # A gateway's error page has a clock too: only what is recognised as the server's answer tells the server's time.
+        date = None if isinstance(verdict, Faulty | LockedOut) else server_time(reply)
+        return verdict, self._server_now(date, asked, begun, record)
 
     def _send_once(self, call: Call) -> Reply:
         try:
@@ -182,17 +206,23 @@ class Account:
         # Raised out here, not even as context: a foreign exception may hold the request, and with it the password.
         raise TransportError(f"The transport failed with {kind}.", None, None, True)
 
-    def _server_now(self, reply: Reply, asked: float, started: float, record: Record) -> float:
-        """Return the server's time; what its `Date` says of its clock is learnt if the answer is really the server's.
+    def _server_now(self, date: float | None, asked: float, started: float, record: Record) -> float:
+        """Return the server's time, given an answer's `Date` and when it was asked for; learn from it.
 
-        Never raises: the answer may hold a token that has been granted already. A gateway's error page has a clock too.
+        Never raises: the answer may hold a token that has been granted already.
         """
+        elapsed = self.clock.elapsed()
         try:
             read = self.storage.now()
         except StorageError:
-            read = asked + self.clock.elapsed() - started
-        date = server_time(reply)
-        if date is None or isinstance(read_reply(reply), Faulty | LockedOut):
+            read = asked + elapsed - started
+        if date is None:
             return read + record.offset
-        self._offset = clock_offset(date, asked, read, record.offset)
+        sample = clock_offset(date, asked, read, record.offset)
+        self._samples = [(at, kept) for at, kept in self._samples if elapsed - at < _SAMPLED][-4:]
+        self._samples.append((elapsed, sample))
+        self._offset = median_offset([kept for _, kept in self._samples])
+        if abs(self._offset - record.offset) > _WRONG:
+            hours = (self._offset - record.offset) / _WRONG
+            self.oddities.append(f"the server's clock is {hours:+.1f} h away from where it was taken to be")
         return read + self._offset

@@ -5,6 +5,7 @@ import functools
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 __all__ = ["SYSTEM_CLOCK", "Clock", "SystemClock", "Waitable", "Wakeup"]
@@ -64,10 +65,21 @@ def _elapsed_clock() -> Callable[[], float]:
     return time.monotonic
 
 
+def _boot() -> str | None:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip() or None
+    except (OSError, UnicodeError):
+        return None
+
+
 class SystemClock:
     """The machine's own clocks."""
 
+    boot: str | None
+    """What tells this run of the machine from earlier ones, or None where the system has nothing of that kind."""
+
     def __init__(self) -> None:
+        self.boot = _boot()
         self.time = time.time
         self.elapsed = _elapsed_clock()
 

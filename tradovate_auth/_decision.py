@@ -14,6 +14,7 @@ decides. A token is *living* while it has not ended and no auth endpoint has ref
     nobody waits      none, and only the schedule asks                      Idle: the schedule never logs in
     latched           these credentials were refused                        Stop
     not allowed       the login policy forbids it                           Stop
+    crowded           other accounts of this machine are logging in         Pause
     spent             the hour's logins are spent                           Stop
     log in            otherwise                                             Login: opens a session, may close another
 """
@@ -22,7 +23,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from ._ledger import Hold, Latch, Ledger, Pace
+from ._holds import Hold
+from ._view import View
 from .errors import (
     CaptchaRequired,
     LockedOut,
@@ -34,109 +36,20 @@ from .errors import (
     TradovateAuthError,
     TransportError,
 )
-from .models import AccessToken, Budget
+from .models import AccessToken
 
 __all__ = [
     "TABLE",
     "Decision",
     "Idle",
     "Login",
-    "Need",
     "Pause",
     "Renew",
     "Stop",
     "Use",
-    "View",
     "decide",
     "hold_error",
-    "stale_moment",
 ]
-
-_LEAD: Final = 900.0  # P§5, P§9.2: about a quarter of an hour before the end
-_LEAD_SHARE: Final = 1 / 4
-_SPREAD: Final = 1 / 5
-
-
-@dataclass(frozen=True, slots=True)
-class Need:
-    """Why somebody asks for a pass."""
-
-    doubted: int = 0
-    """Up to which generation ordinary calls were answered with 401."""
-    replace: int = 0
-    """Up to which generation somebody wants a newer token although this one may be good."""
-    login: bool = False
-    """Somebody waits without a token: a session may be opened."""
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """Everything that the decision depends on. Moments are the server's."""
-
-    now: float
-    token: AccessToken | None
-    """The newest token that no auth endpoint has refused, ended or not."""
-    stale_at: float
-    ends_at: float
-    need: Need
-    pace: Pace
-    budget: Budget
-    ledger: Ledger
-    offered: bool
-    """A lapsed token has had its one renewal."""
-    tried: bool
-    """This pass has already asked for a renewal in vain."""
-    latch: Latch | None
-    """The latch, if it holds these very credentials."""
-    may_login: bool
-
-    @property
-    def living(self) -> AccessToken | None:
-        """The token, if it can be used."""
-        return self.token if self.now < self.ends_at else None
-
-    @property
-    def scheduled(self) -> bool:
-        """Whether a renewal now would be the planned one."""
-        return self.now >= self.stale_at
-
-    @property
-    def unwanted(self) -> bool:
-        """Whether somebody doubts the token or wants another one."""
-        return self.token is not None and self.token.generation <= max(self.need.doubted, self.need.replace)
-
-    @property
-    def renewal_wait(self) -> float:
-        """Seconds until a renewal may be sent; a planned one never has to draw on the allowance for others."""
-        waits = (
-            [self.ledger.renewal_wait(self.now, self.pace, self.budget, scheduled=True)]
-            if self.scheduled
-            else []
-        )
-        if self.unwanted:
-            waits.append(self.ledger.renewal_wait(self.now, self.pace, self.budget, scheduled=False))
-        return min(waits, default=self.stale_at - self.now)
-
-    @property
-    def lapsed(self) -> bool:
-        """Whether the token ended so recently that the server may see that otherwise, and has not been asked yet."""
-        return (
-            self.token is not None
-            and not self.offered
-            and self.now - self.ends_at < self.pace.hour
-            and self.ledger.renewals_spent(self.now, self.pace, self.budget) <= 0
-        )
-
-    @property
-    def latched(self) -> Latch | None:
-        """The latch, unless it has lifted for one more try."""
-        lifted = self.latch is not None and self.latch.until is not None and self.latch.until <= self.now
-        return None if lifted else self.latch
-
-    @property
-    def hold(self) -> Hold | None:
-        """What the server, or an eviction, forbids now."""
-        return self.ledger.hold_at(self.now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,22 +128,22 @@ def _latched(view: View) -> Decision:
 
 
 def _spent(view: View) -> Decision:
-    ledger = view.ledger.pruned(view.now, view.pace.hour)
-    failed, granted = len(ledger.failed_logins), len(ledger.logins)
-    message = f"In the last hour {failed} logins failed and {granted} were granted, and no more are safe."
+    own = view.ledger.pruned(view.now, view.pace.hour)
+    machine = view.machine.pruned(view.now, view.pace.hour)
+    message = (
+        f"In the last hour {len(own.failed_logins)} logins failed and {len(own.logins)} were granted"
+        f" ({len(machine.failed_logins)} failed over all accounts of this machine), and no more are safe."
+    )
     advice = (
         "Correct the credentials meanwhile, and find what logs in so often. The server locks the account after five failed "
         "logins an hour; how close to that this package goes is its Budget."
     )
-    return Stop(Throttled(message, _login_wait(view), advice))
-
-
-def _login_wait(view: View) -> float:
-    return view.ledger.login_wait(view.now, view.pace, view.budget)
+    return Stop(Throttled(message, view.login_wait, advice))
 
 
 def _ticket(view: View) -> str | None:
-    return view.ledger.hold.ticket if view.ledger.hold is not None else None
+    hold = view.ledger.hold
+    return hold.ticket if hold is not None and hold.machine == view.here else None
 
 
 Row = tuple[str, Callable[[View], bool], Callable[[View], Decision]]
@@ -258,11 +171,8 @@ TABLE: Final[tuple[Row, ...]] = (
         lambda v: not v.may_login,
         lambda _: Stop(LoginRequired("There is no session to share.")),
     ),
-    (
-        "spent",
-        lambda v: _login_wait(v) > 0,
-        _spent,
-    ),
+    ("crowded", lambda v: v.crowded, lambda v: Pause(v.pace.minute / 60)),
+    ("spent", lambda v: v.login_wait > 0, _spent),
     ("log in", lambda _: True, lambda v: Login(_ticket(v))),
 )
 
@@ -283,17 +193,3 @@ def hold_error(hold: Hold, seconds: float) -> TradovateAuthError:
         "protocol": ProtocolError,
     }
     return kinds[hold.kind](f"Nothing is sent for now: {hold.reason}.", seconds)
-
-
-def stale_moment(token: AccessToken, pace: Pace, spread: float) -> float:
-    """Return when a token is due for renewal, by the server's clock.
-
-    Args:
-        token: The token.
-        pace: The account's minutes.
-        spread: This process's share, from 0 to 1, of the random fifth by which the lead is shortened.
-    """
-    if not token.known_expiry:
-        return token.issued_at.timestamp() + pace.minute
-    lead = min(_LEAD, token.lifetime * _LEAD_SHARE) * (1 - _SPREAD * spread)
-    return token.expires_at.timestamp() - lead

@@ -3,19 +3,22 @@
 Both return the token if one was granted, else None; what stands in the way of the next try then lies in the record.
 """
 
+import contextlib
 from dataclasses import dataclass, field, replace
 from typing import Final, assert_never
 
 from . import events
 from ._account import Account
-from ._decision import View
+from ._dispatch import Dispatch
 from ._grant import ended_already, merged_hosts, oddities, token_from
-from ._ledger import MOST_RESENDS, Hold, HoldKind, Ledger, Pace
-from ._wire import Captcha, Faulty, Granted, LockedOut, Penalty, Refused, login_call, read_reply, scrub
-from .errors import ProviderClosed, StorageError, TransportError
+from ._holds import MOST_RESENDS, Hold, HoldKind
+from ._pace import Pace
+from ._view import View
+from ._wire import Captcha, Faulty, Granted, LockedOut, Penalty, Refused, scrub
+from .errors import StorageError, TransportError
 from .events import Event
 from .models import AccessToken
-from .storage import Record
+from .storage import Lease, Record
 
 __all__ = ["Exchange", "Journal"]
 
@@ -45,6 +48,8 @@ class Exchange:
 
     account: Account
     journal: Journal
+    lease: Lease
+    """On the storage's lock."""
 
     def renew(
         self,
@@ -60,17 +65,16 @@ class Exchange:
             TransportError: The server cannot be reached, and nobody has a living token.
         """
         pace, living = view.pace, view.living is not None
-        self.account.change_ledger(lambda ledger: ledger.with_renewal(view.now, pace, scheduled=scheduled))
         try:
-            reply, at = self.account.send_renewal(record, token, patient=not living)
+            answer = Dispatch(self.account, self.lease).renewal(record, token, view, scheduled=scheduled)
         except TransportError as error:
-            if not error.sent:
-                self.account.change_ledger(lambda ledger: ledger.without_last_renewal(scheduled=scheduled))
-                if not living:
-                    raise
+            if not error.sent and not living:
+                raise
             self._renewal_failed(token, error.message, view.now, pace)
             return None
-        verdict = read_reply(reply)
+        if answer is None:
+            return None
+        verdict, at = answer
         match verdict:
             case Granted() if living and token.known_expiry and ended_already(verdict, at):
                 self._renewal_failed(token, "the new token's end lies in the past", at, pace)
@@ -96,28 +100,27 @@ class Exchange:
 
         Raises:
             TransportError: The server cannot be reached.
+            ProviderClosed: The provider was closed before anything was sent.
         """
         pace = view.pace
-        self.account.change_ledger(lambda ledger: ledger.with_login(view.now, pace))
         try:
-            reply, at = self.account.send(
-                login_call(self.account.credentials, self.account.environment.url, ticket),
-                record,
-                patient=True,
-            )
-        except ProviderClosed:  # between two tries, of which none was sent
-            self.account.change_ledger(Ledger.without_last_login)
-            raise
+            answer = Dispatch(self.account, self.lease).login(record, ticket, view)
         except TransportError as error:
             if not error.sent:
-                self.account.change_ledger(Ledger.without_last_login)
                 raise
             self._login_lost(error.message, self.account.now(record), pace)
             return None
-        verdict = read_reply(reply)
+        if answer is None:
+            return None
+        verdict, at = answer
         match verdict:
             case Granted():
-                return self._grant(record, verdict, at, None)
+                token = self._grant(record, verdict, at, None)
+                with contextlib.suppress(
+                    StorageError
+                ):  # it then counts as failed, which is the cautious side
+                    self.account.machine.login_not_failed(view.now)
+                return token
             case Refused():
                 self._login_refused(verdict, at, pace)
             case Penalty():
@@ -250,17 +253,24 @@ class Exchange:
             "the server asked to slow down",
             None if exhausted else penalty.ticket,
             resends,
+            self.account.here,
         )
         self.account.change_ledger(lambda ledger: ledger.without_last_login().with_hold(hold))
+        self.account.machine.login_not_failed(view.now)
         self.journal.add(events.Held(account=self.journal.account, reason=hold.reason, seconds=seconds))
 
     def _stop(self, verdict: Captcha | LockedOut, at: float, pace: Pace) -> None:
-        """P§4.2, P§9.16: an hour without any call, because calls may start the hour anew; longer if the server says so."""
+        """P§4.2, P§9.16: an hour without any call, because calls may start the hour anew; longer if the server says so.
+
+        For every account of this machine: the server locks addresses too, and does not say which it was.
+        """
         if isinstance(verdict, Captcha):
-            self._hold("captcha", at + pace.hour, _CAPTCHA, at)
+            hold = Hold("captcha", at + pace.hour, _CAPTCHA)
         else:
             seconds = max(pace.hour, verdict.retry_after or 0.0)
-            self._hold("locked", at + seconds, f"the server locked us out with {verdict.status}", at)
+            hold = Hold("locked", at + seconds, f"the server locked us out with {verdict.status}")
+        self._hold(hold.kind, hold.until, hold.reason, at)
+        self.account.machine.hold(hold)
 
     def _hold(self, kind: HoldKind, until: float, reason: str, at: float) -> None:
         self.account.change_ledger(lambda ledger: ledger.with_hold(Hold(kind, until, reason)))

@@ -1,14 +1,14 @@
 """From a granted answer to a token: what is believed of it, and what is odd about it. Pure."""
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from ._wire import Granted
 from .environments import Environment
 from .models import AccessToken
 
-__all__ = ["clock_offset", "ended_already", "merged_hosts", "oddities", "token_from"]
+__all__ = ["clock_offset", "ended_already", "median_offset", "merged_hosts", "oddities", "token_from"]
 
 _DAY: Final = 86_400.0
 _MOST_HOSTS: Final = 64
@@ -21,6 +21,16 @@ def clock_offset(date: float, sent: float, received: float, believed: float) -> 
     """
     low, high = date - received, date + 1.0 - sent
     return believed if low <= believed <= high else (low + high) / 2
+
+
+def median_offset(samples: Sequence[float]) -> float:
+    """Return the median of what several answers say, the oldest first; of two in the middle the newer one.
+
+    So a single answer with a wrong clock changes little, and a clock that was set is believed the second time at the latest.
+    """
+    ranked = sorted(range(len(samples)), key=lambda index: samples[index])
+    middle = ranked[(len(ranked) - 1) // 2 : len(ranked) // 2 + 1]
+    return samples[max(middle)]
 
 
 def ended_already(granted: Granted, issued_at: float) -> bool:

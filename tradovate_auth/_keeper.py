@@ -9,15 +9,17 @@ import copy
 import logging
 import math
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from typing import Final
 
-from ._decision import Need
+from ._view import Need
 from ._defaults import SESSIONS_OPENED, session_opened
 from ._exchange import Journal
 from ._flight import Aftermath, Flight, SingleFlight
 from ._held import NOTHING, Held
 from ._ledger import Ledger
 from ._lifecycle import Landing, Lifecycle
+from ._refuge import Refuge
 from ._refusals import Refusals
 from ._schedule import LONGEST_SLEEP, Schedule
 from .errors import (
@@ -50,7 +52,7 @@ class Keeper:
         self,
         lifecycle: Lifecycle,
         *,
-        refuge: Lifecycle | None,
+        refuge: Refuge,
         background: bool,
         on_event: Callable[[Event], object] | None,
     ) -> None:
@@ -213,6 +215,8 @@ class Keeper:
             landing = Landing(error=error)
         while self._account.set_aside:
             journal.add(RecordSetAside(account=journal.account, reason=self._account.set_aside.pop(0)))
+        while self._account.oddities:
+            journal.warn(self._account.oddities.pop(0))
         if any(isinstance(event, LoggedIn) for event in journal.entries):
             SESSIONS_OPENED.add(session_opened(self._account.key))
         failed = self._publish(before, need, landing, journal)
@@ -231,12 +235,11 @@ class Keeper:
                 self._storage_lost = True
                 journal.add(StorageLost(account=journal.account, reason=error.message))
             living = token is not None and self.elapsed() < self.held.usable_until
-            if self._refuge is None or living:
-                raise
-            journal.warn("logging in without the storage, if need be")
-            return self._refuge.run(token, need, journal)
+            landing = self._refuge.run(token, need, journal, error, living=living)
+            return replace(landing, again_in=min(landing.again_in, _RETRY))
         if self._storage_lost:
             self._storage_lost = False
+            self._refuge.leave()
             journal.add(StorageBack(account=journal.account))
         return landing
 

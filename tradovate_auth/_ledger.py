@@ -12,87 +12,17 @@ A call is entered *before* it is sent and corrected by its answer, so a process 
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal, Self
+from typing import Final, Self
 
+from ._holds import Hold, Latch
+from ._pace import Pace
 from .models import Budget
 
-__all__ = ["MOST_RESENDS", "Hold", "HoldKind", "Latch", "Ledger", "Pace"]
+__all__ = ["Ledger"]
 
-MOST_RESENDS: Final = 2
-"""How often in a row a penalty is worked off before it is held (P§9.11)."""
-
-HoldKind = Literal["penalty", "captcha", "locked", "evicted", "lost", "protocol"]
 _UNSCHEDULED_SHARE: Final = 2 / 3  # of the renewals: eight of the hour's twelve
 _DAY_IN_HOURS: Final = 24
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """The minutes of one account: they shrink with the hour on loopback, see `Environment.window`.
-
-    Args:
-        hour: Seconds in the window of every limit.
-        lifetime: Seconds that the account's tokens live, or None before the first.
-    """
-
-    hour: float
-    lifetime: float | None
-
-    @property
-    def minute(self) -> float:
-        """A sixtieth of the hour, in seconds."""
-        return self.hour / 60
-
-    @property
-    def between_renewals(self) -> float:
-        """Least seconds between two planned renewals that were granted."""
-        return self._shorter(5 * self.minute)
-
-    @property
-    def first_pause(self) -> float:
-        """Seconds between the first and the second unscheduled renewal."""
-        return self._shorter(self.minute)
-
-    @property
-    def longest_pause(self) -> float:
-        """Seconds after which the pause between unscheduled renewals stops doubling."""
-        return 10 * self.minute
-
-    def backoff(self, failures: int) -> float:
-        """Longest wait in seconds after so many failed renewals in a row; the real one is drawn below it."""
-        return float(min(5 * self.minute, self.minute / 4 * 2 ** min(failures - 1, 16)))
-
-    def _shorter(self, seconds: float) -> float:
-        return seconds if self.lifetime is None else min(seconds, self.lifetime / 6)
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """Nothing is sent before `until`."""
-
-    kind: HoldKind
-    until: float
-    reason: str
-    ticket: str | None = field(default=None, repr=False)
-    """Only for a penalty: what the identical login body is sent again with (P§4.1)."""
-    resends: int = 0
-    """How often a ticket of this penalty was redeemed."""
-
-    @property
-    def passable(self) -> bool:
-        """Whether the server only asked to wait, and has not asked again and again (P§9.11)."""
-        return self.kind == "penalty" and self.resends < MOST_RESENDS
-
-
-@dataclass(frozen=True, slots=True)
-class Latch:
-    """These credentials were refused. `fingerprint` is a salted scrypt hash of them, never the credentials."""
-
-    fingerprint: str = field(repr=False)
-    text: str
-    until: float | None
-    """The moment for one more try, where the refusal may have been throttling in disguise; else None."""
-    pause: float = 0.0
+_MOST_CREDENTIALS: Final = 8  # of one user: API keys, and passwords that were mistyped
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +49,10 @@ class Ledger:
     """The last eviction, or the login that followed it."""
     eviction_pause: float = 0.0
     hold: Hold | None = None
-    latch: Latch | None = None
-    proven: str | None = field(default=None, repr=False)
-    """Fingerprint of the credentials that last worked."""
+    latches: tuple[Latch, ...] = ()
+    """One for each of the user's credentials that were refused, the newest last."""
+    proven: tuple[str, ...] = field(default=(), repr=False)
+    """Fingerprints of the credentials that have worked, the newest last."""
 
     def pruned(self, now: float, hour: float) -> Self:
         """Forget what has left the rolling hour. An entry from the future (a clock was set back) counts as now."""
@@ -208,8 +139,13 @@ class Ledger:
         follows = self.evicted_at is not None and now - self.evicted_at < watch
         evicted_at = now if follows else self.evicted_at
         granted = replace(self.without_last_login(), logins=(*self.logins, now), evicted_at=evicted_at)
-        latch = None if self.latch is not None and self.latch.fingerprint == fingerprint else self.latch
-        return replace(granted.with_grant(now), latch=latch, proven=fingerprint)
+        proven = (*(known for known in self.proven if known != fingerprint), fingerprint)
+        latches = tuple(latch for latch in self.latches if latch.fingerprint != fingerprint)
+        return replace(granted.with_grant(now), latches=latches, proven=proven[-_MOST_CREDENTIALS:])
+
+    def latch(self, fingerprint: str) -> Latch | None:
+        """Return the latch on these credentials, or None."""
+        return next((latch for latch in self.latches if latch.fingerprint == fingerprint), None)
 
     def with_login_lost(self, now: float, pace: Pace) -> Self:
         """Note that a sent login brought no answer: once more at once, then a hold of five minutes, doubling. P§9.37"""
@@ -224,14 +160,13 @@ class Ledger:
         self, now: float, pace: Pace, fingerprint: str, text: str, *, disguised: bool
     ) -> Self:
         """Latch the refused credentials; for one more try in an hour if the refusal may have been throttling. P§9.7"""
-        latch = Latch(fingerprint, text, None)
-        if disguised and fingerprint == self.proven:
-            earlier = (
-                self.latch.pause if self.latch is not None and self.latch.fingerprint == fingerprint else 0.0
-            )
-            pause = min(max(earlier * 2, pace.hour), _DAY_IN_HOURS * pace.hour)
+        latch, earlier = Latch(fingerprint, text, None), self.latch(fingerprint)
+        if disguised and fingerprint in self.proven:
+            pause = earlier.pause * 2 if earlier is not None else 0.0
+            pause = min(max(pause, pace.hour), _DAY_IN_HOURS * pace.hour)
             latch = replace(latch, until=now + pause, pause=pause)
-        return replace(self, latch=latch, lost=0, hold=None)
+        others = tuple(known for known in self.latches if known is not earlier)
+        return replace(self, latches=(*others, latch)[-_MOST_CREDENTIALS:], lost=0, hold=None)
 
     def with_eviction(self, now: float, pace: Pace) -> Self:
         """Note that the server ended our session early. The second time within ten minutes is a hold, doubling."""
@@ -246,12 +181,24 @@ class Ledger:
         keeps = self.hold is not None and self.hold.kind != hold.kind and self.hold.until > hold.until
         return self if keeps else replace(self, hold=hold)
 
+    def joined(self, other: Self) -> Self:
+        """Add what was spent according to another ledger of the same account, kept while this one could not be reached."""
+        granted = [moment for moment in (self.renewed_at, other.renewed_at) if moment is not None]
+        return replace(
+            self,
+            failed_logins=_union(self.failed_logins, other.failed_logins),
+            logins=_union(self.logins, other.logins),
+            renewals=_union(self.renewals, other.renewals),
+            unscheduled=_union(self.unscheduled, other.unscheduled),
+            renewed_at=max(granted, default=None),
+        )
+
     def forgiven(self) -> Self:
-        """Forget holds, the latch and every pause: a human says so. What was spent stays spent."""
+        """Forget holds, the latches and every pause: a human says so. What was spent stays spent."""
         return replace(
             self,
             hold=None,
-            latch=None,
+            latches=(),
             retry_at=0.0,
             failures=0,
             unscheduled_at=0.0,
@@ -260,6 +207,10 @@ class Ledger:
             evicted_at=None,
             eviction_pause=0.0,
         )
+
+
+def _union(one: tuple[float, ...], other: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(sorted({*one, *other}))
 
 
 def _wait(entries: tuple[float, ...], limit: int, now: float, hour: float) -> float:

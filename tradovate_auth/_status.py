@@ -3,7 +3,7 @@
 import datetime as dt
 
 from ._account import Account
-from ._decision import View
+from ._view import View
 from .models import State, Status
 from .storage import Record
 

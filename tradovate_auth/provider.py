@@ -12,25 +12,25 @@ the hot path must heed sets its `fresh_until` into the past, and the next caller
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
 from ._clock import SYSTEM_CLOCK, Clock
-from ._decision import Need
 from ._defaults import SESSIONS_OPENED, account_for, options_from_env, session_opened
 from ._flight import run_on_flight
 from ._guarded import Guarded
 from ._keeper import Keeper
 from ._ledger import Ledger
 from ._lifecycle import Lifecycle
+from ._refuge import Refuge
 from ._source import TokenSource
 from ._status import status_of
+from ._view import Need
 from .environments import Environment
 from .errors import ConfigurationError, Throttled
 from .events import Event, RenewalFailed
 from .models import AccessToken, Budget, Credentials, Status
-from .storage import MemoryStorage, Storage
+from .storage import Storage
 from .transport import Transport
 
 __all__ = ["TokenProvider", "TokenSource"]
@@ -87,11 +87,7 @@ class TokenProvider(Guarded):
             credentials, self.environment, storage=storage, transport=transport, timeout=timeout, clock=clock
         )
         self._lifecycle = Lifecycle(self._account, budget, self._may_login)
-        refuge = None
-        if login_without_storage:
-            refuge = Lifecycle(
-                replace(self._account, storage=MemoryStorage(clock=clock)), budget, self._may_login
-            )
+        refuge = Refuge(self._lifecycle, budget, lambda: login_without_storage and self._may_login())
         self._keeper = Keeper(
             self._lifecycle, refuge=refuge, background=renewal == "background", on_event=on_event
         )
@@ -231,6 +227,7 @@ class TokenProvider(Guarded):
             StorageError: The storage cannot be used.
         """
         self._account.change_ledger(Ledger.forgiven)
+        self._account.machine.change(Ledger.forgiven)
         self._keeper.forgive()
 
     def status(self) -> Status:
@@ -240,7 +237,8 @@ class TokenProvider(Guarded):
             StorageError: The storage cannot be read.
         """
         record = self._account.load()
-        view = self._lifecycle.survey(record, self._keeper.held.token, Need())
+        machine = self._account.machine.load()
+        view = self._lifecycle.survey(record, self._keeper.held.token, Need(), machine=machine)
         event = None if self._keeper.last_event is None else str(self._keeper.last_event)
         return status_of(self._account, record, view, closed=self._keeper.closed, last_event=event)
 

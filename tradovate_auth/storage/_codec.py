@@ -16,7 +16,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, Final, NoReturn, TypeGuard, TypeVar, get_args
 
-from .._ledger import Hold, HoldKind, Latch, Ledger
+from .._holds import Hold, HoldKind, Latch
+from .._ledger import Ledger
 from ..errors import StorageError
 from ..models import AccessToken
 from ._record import Record, UnreadableRecord
@@ -189,10 +190,13 @@ def _kind(value: Any) -> str:
     return str(value)
 
 
-def _numbers(value: Any) -> tuple[float, ...]:
-    if not isinstance(value, list):
-        raise ValueError  # noqa: TRY004  # as above
-    return tuple(_number(entry) for entry in value)
+def _sequence(read: Callable[[Any], T]) -> Callable[[Any], tuple[T, ...]]:
+    def reading(value: Any) -> tuple[T, ...]:
+        if not isinstance(value, list):
+            raise ValueError  # noqa: TRY004  # as above
+        return tuple(read(entry) for entry in value)
+
+    return reading
 
 
 def _mapping(read: Callable[[Any], T]) -> Callable[[Any], dict[str, T]]:
@@ -250,6 +254,7 @@ _HOLD: Final[Readers] = {
     "reason": _string,
     "ticket": _perhaps(_string),
     "resends": _whole,
+    "machine": _string,
 }
 _LATCH: Final[Readers] = {
     "fingerprint": _string,
@@ -258,10 +263,10 @@ _LATCH: Final[Readers] = {
     "pause": _number,
 }
 _LEDGER: Final[Readers] = {
-    "failed_logins": _numbers,
-    "logins": _numbers,
-    "renewals": _numbers,
-    "unscheduled": _numbers,
+    "failed_logins": _sequence(_number),
+    "logins": _sequence(_number),
+    "renewals": _sequence(_number),
+    "unscheduled": _sequence(_number),
     "renewed_at": _perhaps(_number),
     "failures": _whole,
     "retry_at": _number,
@@ -271,8 +276,8 @@ _LEDGER: Final[Readers] = {
     "evicted_at": _perhaps(_number),
     "eviction_pause": _number,
     "hold": _perhaps(_made(Hold, _HOLD)),
-    "latch": _perhaps(_made(Latch, _LATCH)),
-    "proven": _perhaps(_string),
+    "latches": _sequence(_made(Latch, _LATCH)),
+    "proven": _sequence(_string),
 }
 _RECORD_FIELDS: Final[Readers] = {
     "revision": _whole,

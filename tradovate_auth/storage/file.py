@@ -8,7 +8,7 @@ Of each key there are
     NAME.json.tmp     while a save is at work
     NAME.json.set-aside-WHY-N   what lay there and was no record, the last three
 
-where NAME is a readable part of the key and a hash of it. The locks are the kernel's, by `filelock`: they end with their
+where NAME is a readable part of the key and a hash of it; and of the folder `the-clock-of-this-boot-HASH.json`, see `_epoch`. The locks are the kernel's, by `filelock`: they end with their
 holder, however it ends. A forked child inherits none of them. For a local disk; network file systems are for nobody who
 relies on locks.
 """
@@ -24,9 +24,12 @@ from typing import TYPE_CHECKING, Final
 
 from .._clock import SYSTEM_CLOCK, Clock
 from ..errors import ConfigurationError, StorageError
-from ._codec import NotARecord, decode, encode
+from ._codec import NotARecord
+from ._epoch import epoch_of, written_epoch
 from ._files import LARGEST, admit_folder, explained, put_aside, read, tighten, write
+from ._packing import pack, unpack
 from ._record import OWNED, Lease, Record
+from ._seal import KeyRing
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -36,6 +39,7 @@ __all__ = ["FileStorage"]
 _LOOK: Final = 0.02  # seconds between two tries to get the lock over an exchange, which takes a second or so
 _WRITE_LOOK: Final = 0.002  # the same, over a save, which takes some milliseconds
 _WRITE_PATIENCE: Final = 10.0  # seconds after which a saver must have been stopped rather than slow
+_CLOCK: Final = "the clock of this boot"  # a key that no record has
 _READABLE: Final = 48  # characters of a key in the names of its files
 
 
@@ -48,62 +52,85 @@ class FileStorage:
 
     Args:
         folder: Where; made if missing. A relative one is meant from where the process stands now.
+        keys: Seal the records; without them a token lies in its file in the clear.
         clock: Tells the time, for tests that move it.
 
     Raises:
         ConfigurationError: No folder has such a name.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], *, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        keys: KeyRing | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
         name = os.fspath(folder)
         if not isinstance(name, str) or not name or "\0" in name:
             raise ConfigurationError("FileStorage needs the name of a folder.")
         self._folder = Path(os.path.abspath(name))  # noqa: PTH100  # takes out "..", which Path.absolute leaves
+        self._keys = keys
         self._clock = clock
+        self._epoch: float | None = None
 
     @property
     def name(self) -> str:
         """See `Storage.name`. Never blocks."""
-        return f"file {self._folder}"
+        return f"file {self._folder}" + (", sealed" if self._keys is not None else "")
 
     def __repr__(self) -> str:
-        return f"FileStorage({str(self._folder)!r})"
+        keys = f", keys={self._keys!r}" if self._keys is not None else ""
+        return f"FileStorage({str(self._folder)!r}{keys})"
 
     def now(self) -> float:
-        """Return the machine's wall clock, which all its processes share. Never blocks."""
-        return self._clock.time()
+        """Return a clock that all processes of this machine share, and that setting the wall clock does not move.
+
+        Where the system does not tell one boot from another (Linux does), it is the wall clock. Blocks on the disk once.
+        """
+        boot = getattr(self._clock, "boot", None)
+        if boot is None:
+            return self._clock.time()
+        if self._epoch is None:
+            try:
+                self._epoch = self._agreed_epoch(boot)
+            except StorageError:  # a folder that cannot be written holds nothing that depends on it either
+                return self._clock.time()
+        return self._epoch + self._clock.elapsed()
 
     def load(self, key: str) -> Record | None:
         """See `Storage.load`. Blocks on the disk, and on no lock unless there is something to put aside.
 
         Raises:
-            StorageError: The file cannot be read or put aside, or a newer version of this package has written it.
+            StorageError: The file cannot be read or put aside.
+            UnreadableRecord: A newer version of this package has written it, or it is sealed with a key that is missing here.
         """
         path = self._path(key, "json")
         if not self._admitted(create=False):
             return None
         with explained("read", path):
             try:
-                return _recorded(path)
+                return self._recorded(key, path)
             except NotARecord:
                 pass
-        return self._started_anew(path)
+        return self._started_anew(key, path)
 
     def save(self, key: str, record: Record) -> bool:
         """See `Storage.save`. Blocks on the disk, and on others that save under this key at the same moment.
 
         Raises:
-            StorageError: The file cannot be written; it is as it was. Or a newer version of this package has written it.
+            StorageError: The file cannot be written; it is as it was.
+            UnreadableRecord: There is one that cannot be read, as with `load`; it is as it was.
         """
         path = self._path(key, "json")
         with self._writing(path), explained("written", path):
             try:
-                kept = _recorded(path)
+                kept = self._recorded(key, path)
             except NotARecord:
                 return False  # the saver loads again, which puts it aside and says so
             if record.revision != (kept.revision if kept is not None else 0) + 1:
                 return False
-            write(path, encode(record))
+            write(path, pack(record, key, self._keys))
             return True
 
     @contextmanager
@@ -127,11 +154,33 @@ class FileStorage:
         with explained("used", self._folder):
             return admit_folder(self._folder, create=create)
 
-    def _started_anew(self, path: Path) -> Record | None:
+    def _recorded(self, key: str, path: Path) -> Record | None:
+        data = read(path)
+        if data is None:
+            return None
+        if len(data) > LARGEST:
+            raise NotARecord("too large")
+        return unpack(data, key, self._keys)
+
+    def _agreed_epoch(self, boot: str) -> float:
+        path = self._path(_CLOCK, "json")
+        self._admitted(create=True)
+        with explained("read", path):
+            kept = epoch_of(read(path), boot)
+        if kept is not None:
+            return kept
+        with self._writing(path), explained("written", path):
+            kept = epoch_of(read(path), boot)
+            if kept is None:
+                kept = self._clock.time() - self._clock.elapsed()
+                write(path, written_epoch(boot, kept))
+            return kept
+
+    def _started_anew(self, key: str, path: Path) -> Record | None:
         """Put aside what is no record. Looks again under the lock: somebody may have saved one meanwhile."""
         with self._writing(path), explained("put aside", path):
             try:
-                return _recorded(path)
+                return self._recorded(key, path)
             except NotARecord as error:
                 name = put_aside(path, error.reason)
                 return Record(set_aside=f"{name}: {error.reason}")
@@ -171,15 +220,6 @@ class FileStorage:
                     "Valid tokens stay in use. If that process hangs, end it: its lock ends with it.",
                 ) from None
         return lock
-
-
-def _recorded(path: Path) -> Record | None:
-    data = read(path)
-    if data is None:
-        return None
-    if len(data) > LARGEST:
-        raise NotARecord("too large")
-    return decode(data)
 
 
 def _sign(opened: int) -> None:

@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import ClassVar
 
 from .._clock import SYSTEM_CLOCK, Clock
 from ..errors import StorageError
@@ -21,6 +22,9 @@ class MemoryStorage:
     Args:
         clock: Tells the time, for tests that move it.
     """
+
+    private: ClassVar[bool] = True
+    """It is lost with its process, and not before: nobody has to look after what is in it."""
 
     def __init__(self, *, clock: Clock = SYSTEM_CLOCK) -> None:
         self._clock = clock

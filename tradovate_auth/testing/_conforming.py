@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
 
-from .._ledger import Hold, Latch, Ledger
+from .._holds import Hold, Latch
+from .._ledger import Ledger
 from ..models import AccessToken
 from ..storage import Record, Storage
 
@@ -62,9 +63,9 @@ def full_record() -> Record:
         lost=1,
         evicted_at=now - 9,
         eviction_pause=600.0,
-        hold=Hold("penalty", now + 15, "the server asked to slow down", SECRETS[2], 1),
-        latch=Latch("fingerprint", "no \u00df", now + 3600.0, 3600.0),
-        proven="fingerprint",
+        hold=Hold("penalty", now + 15, "the server asked to slow down", SECRETS[2], 1, "here"),
+        latches=(Latch("other", "no", None), Latch("fingerprint", "no \u00df", now + 3600.0, 3600.0)),
+        proven=("fingerprint",),
     )
     return Record(
         1, 4, {"": plain, "8": token}, {"8": 2}, {"8": 1}, {"live": "live.tradovateapi.com"}, ledger, -0.25

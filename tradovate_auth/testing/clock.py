@@ -17,9 +17,11 @@ class FakeClock:
 
     Args:
         now: Where its wall clock starts, in seconds since the epoch.
+        boot: Which run of a machine it belongs to; clocks with the same one count their `elapsed` from one moment.
     """
 
-    def __init__(self, now: float = 1_800_000_000.0) -> None:
+    def __init__(self, now: float = 1_800_000_000.0, *, boot: str | None = None) -> None:
+        self.boot = boot
         self._wall = now
         self._elapsed = 0.0
         self._moving = threading.Lock()
