@@ -180,14 +180,17 @@ def test_a_ticket_is_redeemed_twice_at_most(world: World) -> None:
         provider.get(timeout=None)
     assert type(caught.value) is Throttled
     assert caught.value.retry_after is not None
-    assert 600 <= caught.value.retry_after <= 900
+    assert 600 <= caught.value.retry_after <= 901
     assert world.server.counts.logins == 3
     tickets = [json.loads(call.body or b"").get("p-ticket") for call in world.transport.calls]
     assert tickets[0] is None
     assert None not in tickets[1:]
     assert len(set(tickets)) == 3
     world.events.wait_for(Held, 3)
-    assert [round(event.seconds) for event in world.events.of(Held)] == [15, 15, 900]
+    for event, seconds in zip(world.events.of(Held), (15, 15, 900), strict=True):
+        assert seconds <= event.seconds <= seconds + 1, (
+            "never less than the server asked for, and not in step"
+        )
 
 
 def test_a_caller_without_the_time_is_told_at_once(world: World) -> None:

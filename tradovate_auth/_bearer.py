@@ -166,7 +166,6 @@ class Bearer(Guarded):
         self._elapsed = self._shelf.elapsed
         self._routes = Routes(self.provider.environment, route=route)
         self._sent: dict[str, AccessToken] = {}
-        self._doubted = 0  # the generation whose hosts were asked for anew
 
     @classmethod
     def from_env(cls, **provider_options: Any) -> Self:
@@ -219,7 +218,7 @@ class Bearer(Guarded):
         A redirect to one that we would send back here is no other redirect: following it would never end.
         """
         scheme, asked = origin
-        if not self._route or token.generation <= self._doubted:
+        if not self._route or token.strikes.moved:
             return False
         if status == 307:
             to, here = _netloc(headers.get("Location", "")), self.provider.environment
@@ -230,7 +229,7 @@ class Bearer(Guarded):
                 status == 404 and headers.get("Content-Length") == "0" and bool(token.hosts)
             )
         if moved:
-            self._doubted = token.generation
+            token.strikes.moved = True
         return moved
 
     def _rejected(self, token: AccessToken, method: str, path: str) -> bool:

@@ -22,6 +22,7 @@ from .storage import Lease, Record
 
 __all__ = ["Exchange", "Journal"]
 
+_PENALTY_JITTER: Final = 1.0  # seconds at most after a penalty's end, so that machines do not ask in step
 _CAPTCHA: Final = "the server asks for a captcha"
 
 
@@ -247,6 +248,7 @@ class Exchange:
         resends = earlier.resends + 1 if earlier is not None and earlier.ticket is not None else 0
         exhausted = resends >= MOST_RESENDS
         seconds = max(penalty.seconds, 15 * view.pace.minute) if exhausted else penalty.seconds
+        seconds += self.account.jitter(min(_PENALTY_JITTER, seconds / 10))
         hold = Hold(
             "penalty",
             at + seconds,

@@ -125,9 +125,12 @@ def _variable(prefix: str, *names: str) -> str | None:
 
 @dataclass(slots=True)
 class Strikes:
-    """How many answers in a row spoke against a token: shared by every stack that uses it. See `TokenProvider.report`."""
+    """What answers said against a token: shared by every stack that uses it."""
 
     count: int = 0
+    """How many in a row; see `TokenProvider.report`."""
+    moved: bool = False
+    """Whether one said that the account has moved, so that the hosts were asked for anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
