@@ -210,9 +210,21 @@ class TestLockOut:
         assert read_reply(reply(429, b"", headers)) == LockedOut(429, seconds)
 
     def test_a_date_without_a_date(self) -> None:
-        """A moment cannot be turned into seconds where the server does not say what time it is there."""
+        """Where the server does not say what time it is there, the moment is measured by what is known of its clock."""
         headers = {"Retry-After": "Fri, 15 Jan 2027 09:00:00 GMT"}
-        assert read_reply(reply(429, b"", headers)) == LockedOut(429, None)
+        locked = read_reply(reply(429, b"", headers))
+        assert locked == LockedOut(429, None, 1_800_003_600.0)
+        assert isinstance(locked, LockedOut)
+        assert [locked.seconds(1_800_003_600.0 - before) for before in (7200.0, -60.0, 9 * DAY)] == [
+            7200.0,
+            0.0,
+            DAY,
+        ]
+
+    def test_seconds_that_are_named(self) -> None:
+        """What the header says in seconds needs no clock; without a header there is nothing to wait for beyond the hour."""
+        assert LockedOut(429, 120.0).seconds(NOW) == 120.0
+        assert LockedOut(423, None).seconds(NOW) == 0.0
 
 
 class TestRefusals:

@@ -269,7 +269,7 @@ class Exchange:
         if isinstance(verdict, Captcha):
             hold = Hold("captcha", at + pace.hour, _CAPTCHA)
         else:
-            seconds = max(pace.hour, verdict.retry_after or 0.0)
+            seconds = max(pace.hour, verdict.seconds(at))
             hold = Hold("locked", at + seconds, f"the server locked us out with {verdict.status}")
         self._hold(hold.kind, hold.until, hold.reason, at)
         self.account.machine.hold(hold)

@@ -41,11 +41,15 @@ __all__ = [
 ]
 
 _DAY: Final = 86_400.0
+_LAST_DATE: Final = 4_102_444_800.0  # 2100: far from the end of what a datetime can hold
 _DEFAULT_PENALTY: Final = 15.0  # P§4.3: the server's own back-off for both auth endpoints
 _PENALTY_FLOOR: Final = 1.0
 _PENALTY_CEILING: Final = 3600.0
 _TOKEN = re.compile(r"[\x21-\x7e]{1,8192}")  # P§1.3: the schema's maximum; nothing that could break a header
 _TEXT_LIMIT: Final = 200
+_DEEPEST: Final = (
+    64  # levels of nesting that are kept of an answer's other fields: JSON is read deeper than it is walked
+)
 _MOMENT = re.compile(
     r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2})(?::(\d{2})(?:\.(\d{1,9}))?)?\s*([Zz]|[+-]\d{2}:?\d{2})?",
     re.ASCII,
@@ -94,6 +98,14 @@ class LockedOut:
 
     status: int
     retry_after: float | None
+    """Seconds, if the server says so."""
+    until: float | None = None
+    """The moment, if the server names one and does not say what its clock shows."""
+
+    def seconds(self, now: float) -> float:
+        """Return for how long the server wants to be left alone, a day at most; `now` is the server's time."""
+        named = self.until - now if self.until is not None else 0.0
+        return min(max(self.retry_after or 0.0, named), _DAY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +156,7 @@ def read_reply(reply: Reply) -> Verdict:
         if answer.get("p-ticket") or answer.get("p-time") is not None:
             return _penalty(answer)
     if reply.status in (423, 429):
-        return LockedOut(reply.status, _retry_after(reply))
+        return _locked_out(reply)
     if reply.status == 401:
         return Refused(
             _text(answer, "message", "error", "errorText") or "the server answered 401", disguised=False
@@ -164,8 +176,9 @@ def scrub(text: str, secrets: tuple[str, ...]) -> str:
 
 
 def server_time(reply: Reply) -> float | None:
-    """Return the moment in the answer's `Date` header, or None where there is no readable one."""
-    return _http_date(reply.header("date"))
+    """Return the moment in the answer's `Date` header, or None where there is none that a clock could show."""
+    moment = _http_date(reply.header("date"))
+    return moment if moment is not None and 0.0 <= moment < _LAST_DATE else None
 
 
 def _parse(body: bytes) -> dict[str, Any] | None:
@@ -257,24 +270,28 @@ def _details(answer: dict[str, Any]) -> dict[str, Any]:
     return {name: _harmless(value) for name, value in answer.items() if _shown(name)}
 
 
-def _harmless(value: Any) -> Any:
+def _harmless(value: Any, levels: int = _DEEPEST) -> Any:
+    if not isinstance(value, dict | list):
+        return value
+    if not levels:
+        return None
     if isinstance(value, dict):
-        return {name: _harmless(inner) for name, inner in value.items() if _shown(name)}
-    return [_harmless(inner) for inner in value] if isinstance(value, list) else value
+        return {name: _harmless(inner, levels - 1) for name, inner in value.items() if _shown(name)}
+    return [_harmless(inner, levels - 1) for inner in value]
 
 
 def _shown(name: str) -> bool:
     return name not in _OWN_FIELDS and not _SECRET_FIELD.search(name)
 
 
-def _retry_after(reply: Reply) -> float | None:
+def _locked_out(reply: Reply) -> LockedOut:
     value = (reply.header("retry-after") or "").strip()
     if value.isascii() and value.isdigit():
-        return min(float(value), _DAY)
+        return LockedOut(reply.status, min(float(value), _DAY))
     moment, now = _http_date(value), server_time(reply)
     if moment is None or now is None:
-        return None
-    return min(max(moment - now, 0.0), _DAY)
+        return LockedOut(reply.status, None, moment)
+    return LockedOut(reply.status, min(max(moment - now, 0.0), _DAY))
 
 
 def _http_date(value: str | None) -> float | None:
