@@ -28,7 +28,7 @@ from cryptography.x509.oid import NameOID
 from stacks import AIOHTTP, HTTPX, HTTPX2, REQUESTS, Stack, plain_environment
 
 from tradovate_auth import ConfigurationError, Credentials, LoginRefused, TokenProvider, TransportError
-from tradovate_auth._sending import root_cause, within
+from tradovate_auth._sending import look_up, root_cause, within
 from tradovate_auth._wire import Granted, login_call, read_reply, renewal_call
 from tradovate_auth.storage import MemoryStorage
 from tradovate_auth.testing import Emulator
@@ -317,6 +317,71 @@ def test_an_answer_of_just_the_limit_is_read(stack: Stack) -> None:
     head = f"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {ANSWER_LIMIT}".encode()
     with RawServer(answering(head, b"x" * ANSWER_LIMIT)) as server:
         assert len(stack.transport().send(call_to(server.url), 10.0).body) == ANSWER_LIMIT
+
+
+@every_transport
+def test_a_name_that_cannot_be_found_in_time_was_not_sent(
+    stack: Stack, tradovate_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resolver that hangs longer than the call may take costs no login: nothing was sent, nor is it when it comes back."""
+    hanging, back = threading.Event(), threading.Event()
+    real = socket.getaddrinfo
+
+    def resolve(*args: Any, **options: Any) -> Any:
+        hanging.set()
+        back.wait(20)
+        return real(*args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    url = f"http://localhost:{tradovate_emulator.port}/v1/auth/accesstokenrequest"
+    with pytest.raises(TransportError) as caught:
+        stack.transport().send(Call("POST", url, {}, SECRET.encode()), 0.2)
+    assert not caught.value.sent
+    assert hanging.is_set()
+    back.set()
+    for thread in threading.enumerate():
+        if thread.name == "tradovate_auth call":
+            thread.join(20)
+    assert tradovate_emulator.counts.logins == 0
+
+
+def test_what_is_given_up_does_not_begin_and_what_has_begun_was_sent() -> None:
+    """Either the exchange begins, or its end of time says that it was not sent: never both, never neither."""
+    back, begun = threading.Event(), threading.Event()
+
+    def exchange() -> Reply:
+        begun.set()
+        back.wait(20)
+        return Reply(200, {}, b"")
+
+    with pytest.raises(TransportError, match="could not be found") as caught:
+        within(0.05, exchange, lambda: back.wait(20))
+    assert not caught.value.sent
+    back.set()
+    for thread in threading.enumerate():
+        if thread.name == "tradovate_auth call":
+            thread.join(20)
+    assert not begun.is_set()
+    back.clear()
+    with pytest.raises(TransportError, match="did not answer") as caught:
+        within(1.0, exchange)
+    assert caught.value.sent
+    assert begun.is_set()
+    back.set()
+
+
+def test_names_are_looked_up_by_whoever_connects(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that a proxy will resolve is not asked for here: that may take long, or be seen where it should not."""
+    asked: list[object] = []
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *_, **__: asked.append(host))
+    look_up("http://name.invalid/v1")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "other.invalid")
+    look_up("http://name.invalid/v1")
+    look_up("http://other.invalid/v1")
+    assert asked == ["name.invalid", "other.invalid"]
+    monkeypatch.undo()
+    look_up("http://no-such-host.invalid/v1")  # a failure is for the library to tell
 
 
 def test_within_hands_on_what_is_no_transport_error() -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ._sending import CONNECT_SHARE, Outcome, tls_context, unreachable, within
+from ._sending import CONNECT_SHARE, Outcome, look_up, tls_context, unreachable, within
 from .errors import ConfigurationError
 from .transport import ANSWER_LIMIT, Call, Reply
 
@@ -54,7 +54,10 @@ class HttpxTransportBase:
 
     def send(self, call: Call, timeout: float) -> Reply:
         """See `Transport.send`."""
-        return within(timeout, lambda: self._exchange(call, timeout))
+        own = self._client is None and not self._options["proxy"]
+        return within(
+            timeout, lambda: self._exchange(call, timeout), lambda: look_up(call.url) if own else None
+        )
 
     def _exchange(self, call: Call, timeout: float) -> Outcome:
         deadline = time.monotonic() + timeout

@@ -1,6 +1,8 @@
 """What the transports share: the time that an exchange may take, what went wrong with it, whose certificates count."""
 
+import contextlib
 import contextvars
+import socket
 import ssl
 import threading
 from collections.abc import Callable
@@ -8,11 +10,22 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from .errors import ConfigurationError, TransportError
 from .transport import Reply
 
-__all__ = ["CONNECT_SHARE", "Outcome", "root_cause", "tls_context", "unreachable", "within"]
+__all__ = [
+    "CONNECT_SHARE",
+    "Outcome",
+    "environment_proxy",
+    "look_up",
+    "root_cause",
+    "tls_context",
+    "unreachable",
+    "within",
+]
 
 CONNECT_SHARE: Final = 1 / 2
 """Part of an auth call's time that may pass until there is a connection: what fails then was certainly not sent."""
@@ -65,20 +78,70 @@ def unreachable(error: BaseException, *, sent: bool) -> TransportError:
     return TransportError(f"The auth server could not be reached: {root_cause(error)}.", None, None, sent)
 
 
-def within(seconds: float, exchange: Callable[[], Outcome]) -> Reply:
+def environment_proxy(url: str) -> str | None:
+    """Return the proxy that the environment names for a URL, or None."""
+    target = urlsplit(url)
+    if target.hostname is None or proxy_bypass(target.hostname):
+        return None
+    return getproxies().get(target.scheme)
+
+
+def look_up(url: str) -> None:
+    """Resolve the host of a URL, unless a proxy of the environment will. Blocks as long as the system's resolver likes.
+
+    The libraries cannot limit that, and do not say afterwards whether they had got beyond it. A failure is for them to tell.
+    """
+    target = urlsplit(url)
+    if environment_proxy(url) is None:
+        with contextlib.suppress(OSError, UnicodeError):
+            socket.getaddrinfo(target.hostname, target.port, type=socket.SOCK_STREAM)
+
+
+class _Attempt:
+    """Something that is either begun or given up, whichever comes first."""
+
+    def __init__(self) -> None:
+        self._deciding = threading.Lock()
+        self._begun: bool | None = None
+
+    def begin(self) -> bool:
+        """Return whether it may begin."""
+        return self._decide(begun=True)
+
+    def give_up(self) -> bool:
+        """Give it up; return whether it had begun."""
+        return self._decide(begun=False)
+
+    def _decide(self, *, begun: bool) -> bool:
+        with self._deciding:
+            if self._begun is None:
+                self._begun = begun
+            return self._begun
+
+
+def within(
+    seconds: float, exchange: Callable[[], Outcome], first: Callable[[], object] = lambda: None
+) -> Reply:
     """Make an exchange in a thread of its own, and give it up when its time is over.
 
     requests and httpx limit each wait for a piece of the answer, not their sum: a server that sends a byte now and then
     would hold the flight, and the storage's lock with it, for hours.
 
+    Args:
+        seconds: How long it may take in all.
+        exchange: Sends the request.
+        first: What comes before; if that takes all the time, nothing is sent.
+
     Raises:
         TransportError: The exchange's own error, or its time is over.
     """
-    outcome: Future[Outcome] = Future()
+    outcome: Future[Outcome | None] = Future()
+    attempt = _Attempt()
 
     def run() -> None:
         try:
-            outcome.set_result(exchange())
+            first()
+            outcome.set_result(exchange() if attempt.begin() else None)
         except BaseException as error:  # noqa: BLE001  # it is the caller's, whatever it is
             outcome.set_exception(error)
 
@@ -93,7 +156,9 @@ def within(seconds: float, exchange: Callable[[], Outcome]) -> Reply:
     except FutureTimeoutError:
         ended = None
     if ended is None:
-        raise TransportError(f"The auth server did not answer within {seconds:.1f} s.", None, None, True)
+        sent = attempt.give_up()
+        what = "did not answer" if sent else "could not be found"
+        raise TransportError(f"The auth server {what} within {seconds:.1f} s.", None, None, sent)
     if isinstance(ended, TransportError):
         raise ended
     return ended

@@ -16,11 +16,10 @@ import contextlib
 import ssl
 from collections.abc import Callable
 from typing import Final
-from urllib.request import getproxies, proxy_bypass
 
 from ._bearer import ONE_SHOT_TTL, READING, RENEW, Bearer
 from ._missing import missing_extra
-from ._sending import CONNECT_SHARE, Outcome, tls_context, unreachable
+from ._sending import CONNECT_SHARE, Outcome, environment_proxy, tls_context, unreachable
 from .errors import TradovateAuthError, TransportError
 from .models import AccessToken
 from .transport import ANSWER_LIMIT, Call, Reply
@@ -205,7 +204,7 @@ class AiohttpTransport:
                 timeout=limit,
                 allow_redirects=False,
                 raise_for_status=False,
-                proxy=self._proxy or _environment_proxy(call.url),
+                proxy=self._proxy or environment_proxy(call.url),
                 ssl=self._ssl,
                 middlewares=(_Exactly(call),),
             )
@@ -240,10 +239,3 @@ class _Exactly:
         request.headers.popall(_HEADER, None)
         request.headers.update(self._call.headers)
         return await handler(request)
-
-
-def _environment_proxy(url: str) -> str | None:
-    target = URL(url)
-    if target.host is None or proxy_bypass(target.host):
-        return None
-    return getproxies().get(target.scheme)

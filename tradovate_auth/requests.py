@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from ._bearer import ONE_SHOT_TTL, READING, RENEW, RESEND_LIMIT, Bearer
 from ._missing import missing_extra
-from ._sending import CONNECT_SHARE, Outcome, tls_context, unreachable, within
+from ._sending import CONNECT_SHARE, Outcome, look_up, tls_context, unreachable, within
 from ._source import TokenSource
 from .errors import TradovateAuthError
 from .models import AccessToken, Credentials
@@ -222,7 +222,10 @@ class RequestsTransport:
 
     def send(self, call: Call, timeout: float) -> Reply:
         """See `Transport.send`."""
-        return within(timeout, lambda: self._exchange(call, timeout))
+        own = self._session is None and not self._proxies
+        return within(
+            timeout, lambda: self._exchange(call, timeout), lambda: look_up(call.url) if own else None
+        )
 
     def _exchange(self, call: Call, timeout: float) -> Outcome:
         deadline = time.monotonic() + timeout
