@@ -12,7 +12,6 @@ from collections.abc import Callable, Generator
 from dataclasses import replace
 from typing import Final
 
-from ._view import Need
 from ._defaults import SESSIONS_OPENED, session_opened
 from ._exchange import Journal
 from ._flight import Aftermath, Flight, SingleFlight
@@ -22,6 +21,7 @@ from ._lifecycle import Landing, Lifecycle
 from ._refuge import Refuge
 from ._refusals import Refusals
 from ._schedule import LONGEST_SLEEP, Schedule
+from ._view import Need
 from .errors import (
     ConfigurationError,
     ProviderClosed,
@@ -40,7 +40,8 @@ _log.addHandler(logging.NullHandler())
 
 _CLOSE_PATIENCE: Final = 10.0  # seconds that closing waits for a login on its way
 _FAILURE_MEMORY: Final = 1.0  # seconds for which callers are told the last failure instead of trying again
-_RETRY: Final = 1.0  # seconds until the storage is tried again for a token that still lives
+_RETRY: Final = 1.0  # seconds until the storage is tried again by the process that has to put something back
+_LONGEST_RETRY: Final = 15.0  # ... and by others, whose token still lives for a while
 _STUCK: Final = 30  # flights older than so many auth calls are given up
 _FLIGHTS_PER_CALL: Final = 4
 
@@ -272,16 +273,19 @@ class Keeper:
             self._schedule.nudge()
         return failed
 
-    @staticmethod
-    def _next(before: Held, landing: Landing, journal: Journal, now: float) -> Held:
+    def _next(self, before: Held, landing: Landing, journal: Journal, now: float) -> Held:
         """Return what is held from now on. A failure changes nothing for a token that lives, unless the record says so."""
         if landing.token is not None:
             return Held(landing.token, now + landing.again_in, now + landing.ends_in)
         error = landing.error
         if error is None or landing.final or now >= before.usable_until:
             return NOTHING
-        if not isinstance(error, StorageError):
-            journal.add(RenewalFailed(account=journal.account, reason=error.message, retry_in=_RETRY))
+        if isinstance(error, StorageError):
+            # It is not this process that renews the token meanwhile, and a thousand of them would not let a storage get up.
+            left = before.usable_until - now
+            retry = max(_RETRY, min(_LONGEST_RETRY, left / 4) - self._account.jitter(_LONGEST_RETRY / 3))
+            return Held(before.token, now + retry, before.usable_until)
+        journal.add(RenewalFailed(account=journal.account, reason=error.message, retry_in=_RETRY))
         return Held(before.token, now + _RETRY, before.usable_until)
 
     def _overtaken(self, before: Held, token: AccessToken | None) -> bool:

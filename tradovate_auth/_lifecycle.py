@@ -32,6 +32,9 @@ _ROUNDS: Final = 24  # far above what the budgets allow; a bound against a stora
 _SLICE: Final = (
     5.0  # seconds of a penalty between two looks: a human may have lifted it, or another process logged in
 )
+_RETURN: Final = (
+    5.0  # seconds for which whoever has no token leaves a storage that is back to those who have one
+)
 _WATCH: Final = (
     30.0  # seconds between two looks of the process that obtained the token, where others could lose it
 )
@@ -66,6 +69,8 @@ class Lifecycle:
         self._seen = Record()
         """What the last look has found; empty where the storage is."""
         self._away = False
+        self._returning = False
+        """The storage could not be used the last time: what lies there may be behind what others hold in their hands."""
         self.lead = 0.0
         """The server's clock minus the one that never jumps, in seconds, as it was when the record was last seen."""
         self.queueing = False
@@ -127,6 +132,7 @@ class Lifecycle:
         try:
             return self._run(held, need, journal)
         except StorageError as error:
+            self._returning = not self.queueing
             if journal.obtained is None:
                 raise
             self.own = os.getpid(), journal.obtained
@@ -137,7 +143,7 @@ class Lifecycle:
         exchanged, rounds = False, 0
         while rounds < _ROUNDS:
             view = self._look(held, need, journal)
-            decision = decide(view)
+            decision = self._deferred(view, decide(view))
             if isinstance(decision, Renew | Login):
                 rounds += 1
                 self.queueing = True
@@ -165,6 +171,13 @@ class Lifecycle:
                 case _:
                     assert_never(decision)
         raise StorageError("The stored session keeps changing.")
+
+    def _deferred(self, view: View, decision: Decision) -> Decision:
+        """Return a pause instead of the first exchange without a token after an outage; others may put one back."""
+        if not (self._returning and view.living is None and isinstance(decision, Renew | Login)):
+            return decision
+        self._returning = False
+        return Pause(_RETURN)
 
     def _settle(self, held: AccessToken | None, need: Need, exchange: Exchange) -> tuple[View, Decision]:
         """Exchange, under the storage's lock, until no further exchange is due."""
