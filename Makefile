@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench docs
+.PHONY: help demo test check bench fuzz docs
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -29,6 +29,10 @@ check: $(INSTALLED) ## lint, format, types
 
 bench: $(INSTALLED) ## what the adapters cost, as ratios within one run: about two minutes
 	@PYTHONPATH=tests $(BIN)/python -m bench.run
+
+fuzz: $(INSTALLED) ## inputs that nobody thought of, for what reads others' bytes: 20 seconds (ARGS="--seconds 600")
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'
+	@PYTHONPATH=tests $(BIN)/python -m bench.fuzz $(ARGS)
 
 docs: $(INSTALLED) ## the documentation, into docs/_build/html
 	$(BIN)/sphinx-build -W -n -b html docs docs/_build/html

@@ -41,6 +41,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(optional|ValueError|TimeoutError|ImportError|Exception)"),
     # Private types: they are handed through and never made by a user.
     (r"py:.*", r"(tradovate_auth\._\w+\.)?(Clock|Waitable|Ledger)"),
+    (r"py:.*", r"tradovate_auth\.storage\._redis_client\.Client"),
     # Type variables and private names of unions that a signature shows.
     (r"py:.*", r"(tradovate_auth\.\w+\.)?(Kind|State)"),
 ]

@@ -147,7 +147,7 @@ def run(name: str, storage: Storage, **more: Any) -> None:
         (Careless, "test_others_see_what_was_saved", {}, "loads the record at once"),
         (Careless, "test_the_clock_is_plausible", {}, "away from this machine's clock"),
         (Careless, "test_nothing_secret_is_shown", {}, "has a name"),
-        (Open, "test_waiting_has_an_end", {"timeout": 0.0}, "raises StorageError, not None"),
+        (Open, "test_waiting_has_an_end", {"timeout": 0.0}, "raises StorageBusy, not None"),
         (Open, "test_others_are_kept_out", {}, "not None"),
         (Open, "test_whoever_is_inside_knows_it", {}, "the lease is held"),
         (Open, "test_nothing_secret_is_shown", {}, "show no secret"),

@@ -3,9 +3,11 @@
 import json
 import re
 import threading
+from dataclasses import replace
 
 import pytest
-from core_tools import World, eventually
+from core_tools import SocketTransport, World, eventually
+from values import HOUR, at, token
 
 from tradovate_auth import (
     AccessToken,
@@ -204,6 +206,79 @@ def test_a_caller_without_the_time_is_told_at_once(world: World) -> None:
     with world.time_flies():
         assert provider.get(timeout=60).generation == 1
     assert world.server.counts.logins == 2
+
+
+def test_another_process_in_the_same_penalty_is_told_at_once(world: World) -> None:
+    """The penalty lies in the storage: whoever comes later, and cannot outlast it, is told without a call."""
+    world.server.penalize("login", seconds=15)
+    with pytest.raises(Throttled):
+        world.provider().get(timeout=5)
+    later = world.provider()
+    with pytest.raises(Throttled) as caught:
+        later.get(timeout=5)
+    assert caught.value.retry_after == pytest.approx(15, abs=1)
+    assert world.server.counts.logins == 1
+    with world.time_flies():
+        assert later.get(timeout=60).generation == 1
+    assert world.server.counts.logins == 2
+
+
+class Overtaken(SocketTransport):
+    """While its second answer is on the way, another process stores a token of its own."""
+
+    def __init__(self, world: World, ends: float) -> None:
+        super().__init__()
+        self.newer = token(
+            value="of another", generation=7, issued_at=at(world.clock.time()), expires_at=at(ends)
+        )
+        self.storage = world.storage
+
+    def send(self, call: Call, timeout: float) -> Reply:
+        """See `Transport.send`."""
+        reply = super().send(call, timeout)
+        if len(self.calls) == 2:
+            [(key, record)] = [each for each in self.storage._records.items() if each[1].tokens]
+            tokens = dict.fromkeys(record.tokens, self.newer)
+            newest = replace(record, revision=record.revision + 1, generation=7, tokens=tokens)
+            assert self.storage.save(key, newest)
+        return reply
+
+
+def test_a_grant_that_comes_late_overwrites_nothing_newer(world: World) -> None:
+    """A leader that slept over its lease: the token that ends later, by the server's word, is the newer one, and is used."""
+    transport = Overtaken(world, world.clock.time() + 9 * HOUR)
+    provider = world.provider(transport=transport)
+    provider.get()
+    world.clock.advance(61)
+    assert provider.renew() == transport.newer
+    world.settled(provider)
+    record = next(record for record in world.storage._records.values() if record.tokens)
+    assert list(record.tokens.values()) == [transport.newer]
+    assert len(record.ledger.renewals) == 1
+    world.events.expect("LoggedIn", "Warned", "Adopted")
+    assert "so late" in world.events.of(Warned)[0].reason
+
+
+def test_a_grant_that_ends_later_wins(world: World) -> None:
+    """The server's word counts, whoever comes last to the storage."""
+    transport = Overtaken(world, world.clock.time() + 600.0)
+    provider = world.provider(transport=transport)
+    provider.get()
+    world.clock.advance(61)
+    assert provider.renew().generation == 8
+    world.events.expect("LoggedIn", "Renewed")
+
+
+def test_a_late_refusal_is_no_eviction(world: World) -> None:
+    """A renewal that is refused because another process has renewed the token meanwhile speaks of nobody else's login."""
+    transport = Overtaken(world, world.clock.time() + 9 * HOUR)
+    provider = world.provider(transport=transport)
+    provider.get()
+    world.clock.advance(61)
+    world.server.revoke()
+    assert provider.renew() == transport.newer
+    world.events.expect("LoggedIn", "RenewalFailed", "Adopted")
+    assert world.server.counts.logins == 1
 
 
 def test_closing_ends_the_wait_for_a_penalty(world: World) -> None:

@@ -7,7 +7,14 @@ from values import DAY, LIFETIME, MD_VALUE, MINUTE, NOW, VALUE, at, granted
 from values import token as some_token
 
 from tradovate_auth import AccessToken, Environment
-from tradovate_auth._grant import clock_offset, ended_already, merged_hosts, oddities, token_from
+from tradovate_auth._grant import (
+    clock_offset,
+    ended_already,
+    median_offset,
+    merged_hosts,
+    oddities,
+    token_from,
+)
 from tradovate_auth._wire import Granted
 
 DEMO = Environment.of("demo")
@@ -55,6 +62,35 @@ def test_a_good_clock_is_left_alone(believed: float) -> None:
 def test_a_wrong_clock_is_corrected() -> None:
     """A clock that is an hour slow is found out by one answer."""
     assert clock_offset(NOW + 3600, NOW, NOW + 0.2, 0.0) == pytest.approx(3600.4)
+
+
+@pytest.mark.parametrize(
+    ("samples", "median"),
+    [
+        ([5.0], 5.0),
+        ([5.0, 7.0], 7.0),
+        ([7.0, 5.0], 5.0),
+        ([0.0, 0.0, 7200.0], 0.0),
+        ([7200.0, 0.0, 0.0], 0.0),
+        ([0.0, 7200.0, 7201.0], 7200.0),
+        ([0.0, 7200.0, 0.5, 7201.0], 0.5),
+        ([1.0, 1.0, 1.0], 1.0),
+    ],
+)
+def test_one_odd_answer_is_outvoted(samples: list[float], median: float) -> None:
+    """The median, and of two in the middle the newer: a single odd `Date` among several changes little, one that was
+    confirmed is believed.
+    """
+    assert median_offset(samples) == median
+
+
+@given(st.lists(st.floats(-DAY, DAY), min_size=1, max_size=9))
+def test_the_median_is_one_of_the_answers(samples: list[float]) -> None:
+    """No offset is made up, and at most half of the answers lie on either side of it."""
+    median = median_offset(samples)
+    assert median in samples
+    assert sum(sample < median for sample in samples) <= len(samples) / 2
+    assert sum(sample > median for sample in samples) <= len(samples) / 2
 
 
 @pytest.mark.parametrize(("ends", "ended"), [(-1.0, True), (0.0, True), (0.001, False), (LIFETIME, False)])

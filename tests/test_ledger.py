@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from values import DAY, HOUR, MINUTE, NOW, PACE
 
 from tradovate_auth import Budget
-from tradovate_auth._holds import Hold, HoldKind
+from tradovate_auth._holds import Hold, HoldKind, Latch
 from tradovate_auth._ledger import Ledger
 from tradovate_auth._pace import Pace
 
@@ -376,6 +376,83 @@ class TestLatch:
         latch = refused(ledger, NOW).latch(FINGERPRINT)
         assert latch is not None
         assert latch.pause == HOUR
+
+
+class TestJoining:
+    """Two ledgers of one account: one was kept while the other could not be reached."""
+
+    def test_what_was_spent_adds_up(self) -> None:
+        """Entries that both have count once; those that were done away with in the one do not come back from the other."""
+        since = Ledger((NOW,), (NOW,), (NOW,), (NOW,))
+        one = Ledger((), (NOW, NOW + 1), (NOW, NOW + 1), (NOW + 1,))
+        other = Ledger((NOW, NOW + 2), (NOW,), (NOW, NOW + 1, NOW + 2), (NOW, NOW + 2))
+        joined = one.joined(other, since)
+        assert joined.failed_logins == (NOW + 2,)
+        assert joined.logins == (NOW, NOW + 1)
+        assert joined.renewals == (NOW, NOW + 1, NOW + 2)
+        assert joined.unscheduled == (NOW + 1, NOW + 2)
+
+    @pytest.mark.parametrize(
+        ("mine", "theirs", "both"), [(None, 5.0, 5.0), (7.0, 5.0, 7.0), (None, None, None)]
+    )
+    def test_the_last_grant_is_the_later_one(
+        self, mine: float | None, theirs: float | None, both: float | None
+    ) -> None:
+        """Planned renewals keep their distance from whichever was the last."""
+        assert Ledger(renewed_at=mine).joined(Ledger(renewed_at=theirs), Ledger()).renewed_at == both
+
+    def test_the_longer_pauses_hold(self) -> None:
+        """Of back-off, allowance and lost logins the more careful one."""
+        one = Ledger(retry_at=5.0, unscheduled_at=1.0, pause=60.0, lost=0)
+        other = Ledger(retry_at=3.0, unscheduled_at=9.0, pause=120.0, lost=2)
+        for joined in (one.joined(other, Ledger()), other.joined(one, Ledger())):
+            assert (joined.retry_at, joined.unscheduled_at, joined.pause, joined.lost) == (5.0, 9.0, 120.0, 2)
+
+    def test_a_new_hold_holds(self) -> None:
+        """The one that ends later; one that was there before, and that others have lifted, does not come back."""
+        short, long = Hold("penalty", NOW + 15, "x"), Hold("locked", NOW + HOUR, "x")
+        assert Ledger().joined(Ledger(hold=short), Ledger()).hold == short
+        assert Ledger(hold=long).joined(Ledger(hold=short), Ledger()).hold == long
+        assert Ledger(hold=short).joined(Ledger(hold=long), Ledger()).hold == long
+        assert Ledger().joined(Ledger(hold=long), Ledger(hold=long)).hold is None
+        assert Ledger(hold=short).joined(Ledger(), Ledger(hold=short)).hold == short
+
+    def test_a_new_latch_holds(self) -> None:
+        """It takes the place of an older one of the same credentials; one that others have lifted stays away."""
+        old, new, others = (
+            Latch("f", "no", NOW, 5.0),
+            Latch("f", "no", NOW + HOUR, 9.0),
+            Latch("o", "no", None),
+        )
+        assert Ledger(latches=(old, others)).joined(Ledger(latches=(new,)), Ledger()).latches == (others, new)
+        assert Ledger().joined(Ledger(latches=(old,)), Ledger(latches=(old,))).latches == ()
+        many = tuple(Latch(str(number), "no", None) for number in range(8))
+        assert Ledger(latches=many).joined(Ledger(latches=(new,)), Ledger()).latches == (*many[1:], new)
+
+    def test_what_was_proven_stays_proven(self) -> None:
+        """Credentials that worked in either place, each once, the newest last, eight at most."""
+        joined = Ledger(proven=("a", "b")).joined(Ledger(proven=("z", "b", "c")), Ledger(proven=("z",)))
+        assert joined.proven == ("a", "b", "c")
+        many = tuple(str(number) for number in range(8))
+        assert Ledger(proven=many).joined(Ledger(proven=("c",)), Ledger()).proven == (*many[1:], "c")
+
+    def test_a_new_eviction_counts(self) -> None:
+        """With its pause; where nothing has happened, what others know of evictions stays."""
+        mine, theirs = (
+            Ledger(evicted_at=NOW, eviction_pause=600.0),
+            Ledger(evicted_at=NOW + 9, eviction_pause=1200.0),
+        )
+        joined = mine.joined(theirs, mine)
+        assert (joined.evicted_at, joined.eviction_pause) == (NOW + 9, 1200.0)
+        joined = theirs.joined(mine, mine)
+        assert (joined.evicted_at, joined.eviction_pause) == (NOW + 9, 1200.0)
+
+    def test_joining_twice_changes_nothing_more(self) -> None:
+        """A storage that fails between two of these is simply told again."""
+        since = Ledger(renewals=(NOW,))
+        other = Ledger(renewals=(NOW, NOW + 1), hold=Hold("locked", NOW + HOUR, "x"), proven=("a",))
+        once = Ledger(renewals=(NOW,)).joined(other, since)
+        assert once.joined(other, since) == once
 
 
 class TestHolds:

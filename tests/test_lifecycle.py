@@ -6,9 +6,9 @@ from core_tools import FrailStorage, World
 from tradovate_auth import LoginRequired, StorageError, Throttled, TokenProvider
 from tradovate_auth import _lifecycle as lifecycle_module
 from tradovate_auth._decision import Renew
-from tradovate_auth._view import Need
 from tradovate_auth._exchange import Exchange, Journal
 from tradovate_auth._ledger import Ledger
+from tradovate_auth._view import Need
 from tradovate_auth.events import Adopted, Renewed, Warned
 from tradovate_auth.storage import Record
 from tradovate_auth.testing import Emulator, FakeClock

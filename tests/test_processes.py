@@ -1,153 +1,41 @@
-"""Real processes that share one session through a folder: started at once, killed, stopped, restarted, forked.
+"""Real processes that share one session through a folder or a Redis: started at once, killed, stopped, restarted, forked."""
 
-The server is a thread of the test. A process tells what it has to say in lines of JSON, and goes on when it is told to.
-"""
-
+import itertools
 import json
 import signal
 import stat
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Self
 
 import pytest
 from core_tools import eventually
+from process_tools import CALLS, GET, KINDS, FilePlace, Machine, Nursery, Place, nursery, place
 
-from tradovate_auth.storage import FileStorage
+from tradovate_auth.storage import from_url
 from tradovate_auth.testing import Emulator
 from tradovate_auth.testing.emulator import Fault
 
-PRELUDE = """
-import json, os, queue, sys
-given = json.loads(sys.argv[1])
-os.umask(given["umask"])
-from tradovate_auth import Credentials, LoginRefused, StorageError, TokenProvider, TradovateAuthError
-from tradovate_auth.events import StorageLost
-from tradovate_auth.requests import RequestsTransport, TradovateAuth
-from tradovate_auth.testing.emulator import short_hash
-import requests
+__all__ = ["nursery"]  # a fixture
 
-def tell(**what):
-    print(json.dumps(what), flush=True)
-
-def wait():
-    tell(waiting=True)
-    sys.stdin.readline()
-
-def tell_token(token):
-    tell(generation=token.generation, hash=short_hash(token.value))
-
-def make(**options):
-    who = Credentials(**{**given["credentials"], **options.pop("who", {})})
-    return TokenProvider(
-        who, environment=given["url"], storage=given["storage"], transport=RequestsTransport(), **options
-    )
-
-"""
-GET = """
-provider = make()
-wait()
-tell_token(provider.get(60))
-"""
+LIFETIME = 4.0  # seconds, so that the server's hour is 24 of them: see `Environment.window`
 
 
-class Process:
-    """A script in a process of its own."""
-
-    def __init__(self, script: str, given: dict[str, Any]) -> None:
-        self._popen = subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", PRELUDE + script, json.dumps(given)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.pid = self._popen.pid
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._popen.kill()
-        self._popen.__exit__(None, None, None)
-
-    def hear(self) -> dict[str, Any]:
-        """Block until the process tells something, and return it."""
-        assert self._popen.stdout is not None
-        line = self._popen.stdout.readline()
-        assert line, f"process {self.pid} has ended"
-        told: dict[str, Any] = json.loads(line)
-        return told
-
-    def ready(self) -> None:
-        """Block until the process waits for a word."""
-        assert self.hear() == {"waiting": True}
-
-    def go(self) -> None:
-        """Let the process go on."""
-        assert self._popen.stdin is not None
-        self._popen.stdin.write("\n")
-        self._popen.stdin.flush()
-
-    def send(self, number: signal.Signals) -> None:
-        """Send the process a signal."""
-        self._popen.send_signal(number)
-
-    def ended(self) -> int:
-        """Block until the process has ended by itself, and return its status."""
-        return self._popen.wait(30)
-
-
-class Machine:
-    """A server, a folder, and processes that know of both and not of each other."""
-
-    def __init__(self, server: Emulator, folder: Path) -> None:
-        self.server = server
-        self.folder = folder
-        self._stack = ExitStack()
-
-    def process(self, script: str, *, umask: int = 0o022, **more: Any) -> Process:
-        """Start a process; it ends with the test at the latest."""
-        given = {
-            "url": self.server.url,
-            "storage": self.folder.as_uri(),
-            "credentials": self.server.credentials,
-            "umask": umask,
-            **more,
-        }
-        return self._stack.enter_context(Process(script, given))
-
-    def at_once(self, count: int, script: str) -> list[Process]:
-        """Start so many processes, and let them go on together when all of them wait; each has another umask."""
-        processes = [self.process(script, umask=(0o000, 0o077)[number % 2]) for number in range(count)]
-        for process in processes:
-            process.ready()
-        for process in processes:
-            process.go()
-        return processes
-
-    def holder(self) -> int:
-        """Return the process that holds the lock over exchanges, or did so last; 0 if none did."""
-        signatures = [path.read_text() for path in self.folder.glob("*.lock") if ".write." not in path.name]
-        return int("".join(signatures) or 0)
-
-    def close(self) -> None:
-        """Kill what still runs."""
-        self._stack.close()
+@pytest.fixture(params=KINDS)
+def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    """Yield a storage of each kind, with nothing in it."""
+    with place(request.param, tmp_path) as found:
+        yield found
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Iterator[Machine]:
-    """Yield a server and a folder that is not there yet."""
-    with Emulator() as server:
-        made = Machine(server, tmp_path / "deep" / "sessions")
+def machine(nursery: Nursery, shared: Place) -> Iterator[Machine]:
+    """Yield a server, and processes that share that storage."""
+    with Emulator() as server, Machine(nursery, server, shared.url) as made:
         yield made
-        made.close()
 
 
-def test_a_cold_start_of_sixteen(machine: Machine) -> None:
+def test_a_cold_start_of_sixteen(machine: Machine, shared: Place) -> None:
     """Of 16 processes that start at once one logs in, and all have its token; nobody else can read what they wrote."""
     machine.server.configure(login_delay=0.5)
     processes = machine.at_once(16, GET)
@@ -156,54 +44,52 @@ def test_a_cold_start_of_sixteen(machine: Machine) -> None:
         json.dumps({"generation": 1, "hash": machine.server.sessions[0].token_hash})
     }
     assert machine.server.counts.logins == 1
-    modes = {stat.S_IMODE(path.stat().st_mode) for path in machine.folder.iterdir()}
-    folders = {stat.S_IMODE(path.stat().st_mode) for path in (machine.folder, machine.folder.parent)}
-    assert (modes, folders) == ({0o600}, {0o700})
+    if isinstance(shared, FilePlace):
+        modes = {stat.S_IMODE(path.stat().st_mode) for path in shared.folder.iterdir()}
+        folders = {stat.S_IMODE(path.stat().st_mode) for path in (shared.folder, shared.folder.parent)}
+        assert (modes, folders) == ({0o600}, {0o700})
 
 
-CALLS = """
-import time
-session = requests.Session()
-session.auth = TradovateAuth(make())
-wait()
-end, wrong, calls = time.monotonic() + 12, [], 0
-while time.monotonic() < end:
-    try:
-        status = session.get(given["url"] + "/account/list", timeout=20).status_code
-    except (TradovateAuthError, OSError) as error:
-        status = repr(error)
-    calls += 1
-    if status != 200:
-        wrong.append(status)
-    time.sleep(0.05)
-tell(calls=calls, wrong=wrong)
-session.auth.close()
-session.close()
-"""
-
-
-def test_eight_on_a_token_that_ends_every_four_seconds(machine: Machine) -> None:
+def test_eight_on_a_token_that_ends_every_four_seconds(nursery: Nursery, tmp_path: Path) -> None:
     """Eight processes work for three lifetimes of a token whose predecessor dies with each renewal: no call fails, one
-    login is made, and no more renewals than one process would need.
+    login is made, and no more renewals than one process would need. On each kind of storage, at the same time.
     """
-    machine.server.configure(lifetime=4.0, old_token_grace=0.0)
-    told = [process.hear() for process in machine.at_once(8, CALLS)]
-    assert [each["wrong"] for each in told] == [[]] * 8
-    assert min(each["calls"] for each in told) > 20
-    counts = machine.server.counts
-    assert (counts.logins, counts.evictions) == (1, 0)
-    # Due 3 to 3.2 seconds after each grant: three or four of them, and one more for a slow start.
-    assert 3 <= counts.renewals == counts.renewals_granted <= 5
+    with ExitStack() as stack:
+        machines = []
+        for kind in KINDS:
+            shared = stack.enter_context(place(kind, tmp_path))
+            server = stack.enter_context(Emulator(lifetime=LIFETIME, old_token_grace=0.0))
+            machines.append(stack.enter_context(Machine(nursery, server, shared.url)))
+        crowds = [machine.at_once(8, CALLS) for machine in machines]
+        for process in itertools.chain(*crowds):
+            process.hear()
+        for machine, crowd in zip(machines, crowds, strict=True):
+            eventually(lambda server=machine.server: server.counts.renewals_granted >= 3, "three renewals")  # type: ignore[misc]
+            for process in crowd:
+                process.go()
+            told = [process.hear() for process in crowd]
+            assert [each["wrong"] for each in told] == [[]] * 8
+            assert min(each["calls"] for each in told) > 10
+            counts = machine.server.counts
+            assert (counts.logins, counts.evictions) == (1, 0)
+            assert counts.renewals == counts.renewals_granted
+            assert min(pauses(machine.server)) > 0.74 * LIFETIME
 
 
-def test_a_leader_that_is_killed(machine: Machine) -> None:
-    """When the process that logs in is killed after the server has opened its session, another one logs in at once, and
-    all that are left have one token.
+def pauses(server: Emulator) -> list[float]:
+    """Return the seconds between any two grants in a row: one process renews when three quarters of a life are over."""
+    asked = [each.received_at for each in server.requests if "/auth/" in each.path.lower()]
+    return [later - earlier for earlier, later in itertools.pairwise(asked)]
+
+
+def test_a_leader_that_is_killed(machine: Machine, shared: Place) -> None:
+    """When the process that logs in is killed after the server has opened its session, another one logs in (on files at
+    once, on a Redis when the lease has lapsed), and all that are left have one token.
     """
     machine.server.inject(Fault("login", "late"))
     processes = machine.at_once(6, GET)
     eventually(lambda: machine.server.counts.logins_granted, "the first login")
-    leader = machine.holder()
+    leader = shared.holder()
     killed = [process for process in processes if process.pid == leader]
     assert len(killed) == 1
     killed[0].send(signal.SIGKILL)
@@ -227,11 +113,11 @@ tell(refused=refused)
 
 
 def test_a_wrong_password(machine: Machine) -> None:
-    """Of eight processes that try a wrong password three times each, one asks the server once; all are told. The
+    """Of 13 processes that try a wrong password three times each, one asks the server once; all are told. The
     right one works at once.
     """
-    told = [process.hear() for process in machine.at_once(8, TRIES)]
-    assert told == [{"refused": 3}] * 8
+    told = [process.hear() for process in machine.at_once(13, TRIES)]
+    assert told == [{"refused": 3}] * 13
     assert (machine.server.counts.logins, machine.server.counts.logins_refused) == (1, 1)
     (corrected,) = machine.at_once(1, GET)
     assert corrected.hear()["generation"] == 1
@@ -245,16 +131,13 @@ wait()
 tell_token(provider.renew(60))
 """
 FOLLOWER = """
-events = queue.SimpleQueue()
-provider = make(renewal="on-demand", timeout=0.1, on_event=events.put)
+provider = make(renewal="on-demand", timeout=0.1)
 tell_token(provider.get(60))
 provider.reset()  # forgets that one has been asked for a moment ago; to save that, it need not wait for the leader
 try:
     provider.renew(60)
 except TradovateAuthError as error:
-    while not isinstance(event := events.get(timeout=20), StorageLost):  # listeners hear of it after the callers
-        pass
-    tell(error=type(error).__name__, lost=event.reason)
+    tell(error=type(error).__name__, reason=error.message)
 session = requests.Session()
 session.auth = TradovateAuth(provider)
 tell(status=session.get(given["url"] + "/account/list", timeout=20).status_code)
@@ -271,8 +154,9 @@ except StorageError as error:
 """
 
 
+@pytest.mark.parametrize("shared", ["file"], indirect=True)
 def test_a_leader_that_is_stopped(machine: Machine) -> None:
-    """A process that is stopped in the middle of a renewal keeps everybody from the server and nobody from a valid
+    """On files: a process that is stopped in the middle of a renewal keeps everybody from the server and nobody from a valid
     token; those who wait are told which process it is. It goes on where it was, and then so do the others.
     """
     leader = machine.process(LEADER)
@@ -286,7 +170,7 @@ def test_a_leader_that_is_stopped(machine: Machine) -> None:
     assert follower.hear() == first
     told = follower.hear()
     assert told["error"] == "Throttled"
-    assert f"process {leader.pid} holds it" in told["lost"]
+    assert f"process {leader.pid} holds it" in told["reason"]
     assert follower.hear() == {"status": 200}
     assert f"process {leader.pid} holds it" in stranger.hear()["error"]
     assert (machine.server.counts.logins, machine.server.counts.renewals) == (1, 1)
@@ -361,7 +245,6 @@ def test_no_change_is_lost_between_processes(machine: Machine) -> None:
     """Processes that change a record without holding its lock, as `reset()` does, lose nothing: a save compares."""
     for process in machine.at_once(4, ADDING):
         process.hear()
-    record = FileStorage(machine.folder).load("key")
+    record = from_url(machine.url).load("key")
     assert record is not None
-    assert (record.revision, record.generation) == (160, 160)
-    assert not list(machine.folder.glob("*aside*"))
+    assert (record.revision, record.generation, record.set_aside) == (160, 160, None)

@@ -8,10 +8,10 @@ from values import token as some_token
 from values import view as some_view
 
 from tradovate_auth import Environment, Status
-from tradovate_auth._view import View
 from tradovate_auth._holds import Hold, Latch
 from tradovate_auth._ledger import Ledger
 from tradovate_auth._status import status_of
+from tradovate_auth._view import View
 from tradovate_auth.storage import Record
 
 LATCH = Latch("fingerprint", "wrong password", None)

@@ -309,6 +309,15 @@ class TestMemoryStorage:
         clock.advance(5.0)
         assert storage.now() == NOW + 5.0
 
+    def test_its_clock_may_begin_elsewhere(self) -> None:
+        """Where another storage's was; from there it goes on as any."""
+        clock = FakeClock(NOW)
+        clock.advance(7.0)
+        storage = MemoryStorage(clock=clock, now=NOW - DAY)
+        assert storage.now() == NOW - DAY
+        clock.advance(5.0)
+        assert storage.now() == NOW - DAY + 5.0
+
     def test_it_is_private(self) -> None:
         """Two memory storages share nothing."""
         filled(MemoryStorage())

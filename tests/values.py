@@ -9,9 +9,9 @@ from typing import Any
 from tradovate_auth import AccessToken, Budget, Credentials, Environment
 from tradovate_auth._account import Account
 from tradovate_auth._clock import SYSTEM_CLOCK
-from tradovate_auth._view import Need, View
 from tradovate_auth._ledger import Ledger
 from tradovate_auth._pace import Pace
+from tradovate_auth._view import Need, View
 from tradovate_auth._wire import Granted
 from tradovate_auth.storage import MemoryStorage
 from tradovate_auth.transport import Call, Reply

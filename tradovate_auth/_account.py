@@ -15,13 +15,13 @@ from typing import Final
 from ._clock import Clock, Wakeup
 from ._grant import clock_offset, median_offset
 from ._ledger import Ledger
-from ._machine import MOST_TRIES, Machine, machine_id, machine_key
+from ._machine import Machine, machine_id, machine_key
 from ._pace import Pace
 from ._wire import Faulty, LockedOut, Verdict, read_reply, renewal_call, server_time
 from .environments import Environment
 from .errors import ProviderClosed, StorageError, TradovateAuthError, TransportError
 from .models import AccessToken, Credentials
-from .storage import Lease, Record, Storage
+from .storage import Lease, Record, Storage, StorageBusy
 from .transport import Call, Reply, Transport
 
 __all__ = ["Account"]
@@ -33,6 +33,7 @@ _LOCK_CALLS: Final = 4  # calls that the holder of the storage's lock may make b
 _SAMPLED: Final = (
     900.0  # seconds for which what an answer has taught about the server's clock may outvote a later one
 )
+_MOST_TRIES: Final = 16  # how often a change is tried anew when others save in between
 _WRONG: Final = 3600.0  # seconds of difference between two clocks that somebody should hear of
 
 
@@ -56,6 +57,8 @@ class Account:
     """What else somebody should hear of."""
     here: str = field(default_factory=machine_id)
     """Which machine this is, for what the server counts by address."""
+    saved: Record | None = field(default=None, repr=False)
+    """The newest record that was saved through this object, by its revision."""
     _fingerprint: str | None = field(default=None, repr=False)
     _offset: float | None = None
     """What the last answer has taught about the server's clock: written down with what it has brought."""
@@ -70,7 +73,7 @@ class Account:
     @property
     def machine(self) -> Machine:
         """The ledger of this machine, in the same storage."""
-        return Machine(self.storage, machine_key(self.environment, self.here))
+        return Machine(self.storage, machine_key(self.environment, self.here), self.set_aside)
 
     def now(self, record: Record) -> float:
         """Return the server's time."""
@@ -139,7 +142,7 @@ class Account:
         Raises:
             StorageError: The storage failed, or others kept writing.
         """
-        for _ in range(MOST_TRIES):
+        for _ in range(_MOST_TRIES):
             record = self.load()
             changed = change(record)
             if changed is record:
@@ -148,8 +151,10 @@ class Account:
             changed = replace(changed, revision=record.revision + 1, offset=offset)
             if self.storage.save(self.key, changed):
                 self._offset = None
+                if self.saved is None or changed.revision > self.saved.revision:
+                    self.saved = changed
                 return changed
-        raise StorageError("Other processes keep changing the stored session.")
+        raise StorageBusy("Other processes keep changing the stored session.")
 
     def change_ledger(self, change: Callable[[Ledger], Ledger]) -> Record:
         """Apply a change to the newest ledger; see `update`."""
@@ -219,7 +224,7 @@ class Account:
         if date is None:
             return read + record.offset
         sample = clock_offset(date, asked, read, record.offset)
-        self._samples = [(at, kept) for at, kept in self._samples if elapsed - at < _SAMPLED][-4:]
+        self._samples = [(at, kept) for at, kept in self._samples if elapsed - at < _SAMPLED][-2:]
         self._samples.append((elapsed, sample))
         self._offset = median_offset([kept for _, kept in self._samples])
         if abs(self._offset - record.offset) > _WRONG:

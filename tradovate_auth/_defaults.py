@@ -11,7 +11,7 @@ from ._account import Account
 from ._clock import Clock
 from .environments import Environment
 from .models import Credentials
-from .storage import MemoryStorage, Storage, from_url
+from .storage import KeyRing, MemoryStorage, Storage, from_url
 from .transport import Transport, first_installed
 
 __all__ = [
@@ -89,6 +89,14 @@ def session_opened(key: str) -> tuple[int, str]:
 
 
 def options_from_env(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options with what `TRADOVATE_ENVIRONMENT` and `TRADOVATE_STORAGE` say where they say nothing."""
+    """Return the options with what `TRADOVATE_ENVIRONMENT` and `TRADOVATE_STORAGE` say where they say nothing.
+
+    A storage that is named by its URL, here or there, is sealed with the keys in `TRADOVATE_STORAGE_KEYS`, if that is set;
+    an empty one is an error: a secret that got lost on its way must not end in an open storage.
+    """
     found = {name: os.environ.get(f"TRADOVATE_{name.upper()}") for name in ("environment", "storage")}
-    return {**{name: value for name, value in found.items() if value}, **options}
+    merged = {**{name: value for name, value in found.items() if value}, **options}
+    sealed = {"TRADOVATE_STORAGE_KEYS", "TRADOVATE_STORAGE_KEYS_FILE"} & os.environ.keys()
+    if sealed and isinstance(merged.get("storage"), str):
+        merged["storage"] = from_url(merged["storage"], keys=KeyRing.from_env())
+    return merged

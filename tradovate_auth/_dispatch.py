@@ -5,13 +5,15 @@ between has been counted. The lease is asked right before: it can be lost while 
 who has been asleep could close the session that another one has opened meanwhile.
 """
 
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from ._account import Account
 from ._ledger import Ledger
 from ._view import View
 from ._wire import Verdict, login_call
-from .errors import ProviderClosed, TransportError
+from .errors import ProviderClosed, StorageError, TransportError
 from .models import AccessToken
 from .storage import Lease, Record
 
@@ -23,55 +25,89 @@ Answer = tuple[Verdict, float]
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """Sends calls while a lease on the account is held. Everything in here blocks, and may raise `StorageError`."""
+    """Sends one call while a lease on the account is held. Everything in here blocks, and may raise `StorageError`.
+
+    Args:
+        account: Whose call it is.
+        lease: On the account.
+        record: The newest record.
+        view: What was decided on.
+    """
 
     account: Account
     lease: Lease
+    record: Record
+    view: View
 
-    def renewal(self, record: Record, token: AccessToken, view: View, *, scheduled: bool) -> Answer | None:
+    @property
+    def entered(self) -> float:
+        """Under which of the storage's moments the machine's ledger has the call."""
+        return self.view.now - self.record.offset
+
+    def renewal(self, token: AccessToken, *, scheduled: bool) -> Answer | None:
         """Send a renewal; return the answer, or None if it is not ours to make any more.
 
         Raises:
             TransportError: No answer came. One that was not `sent` has been taken back.
         """
+        view, machine = self.view, self.account.machine
+
+        def take_back(*, everywhere: bool) -> None:
+            self.account.change_ledger(lambda ledger: ledger.without_last_renewal(scheduled=scheduled))
+            if everywhere:
+                machine.renewal_not_sent(self.entered)
+
         self.account.change_ledger(
             lambda ledger: ledger.with_renewal(view.now, view.pace, scheduled=scheduled)
         )
-        self.account.machine.renewal(view.now, view.pace)
-        if not self.lease.held():
-            self._take_renewal_back(view.now, scheduled=scheduled)
+        if not self._ours(lambda: machine.renewal(self.entered, view.pace, view.budget), take_back):
             return None
         try:
-            return self.account.send_renewal(record, token, patient=view.living is None)
+            return self.account.send_renewal(self.record, token, patient=view.living is None)
         except TransportError as error:
             if not error.sent:
-                self._take_renewal_back(view.now, scheduled=scheduled)
+                take_back(everywhere=True)
             raise
 
-    def login(self, record: Record, ticket: str | None, view: View) -> Answer | None:
+    def login(self, ticket: str | None) -> Answer | None:
         """Send a login; return the answer, or None if it is not ours to make any more.
 
         Raises:
             TransportError: No answer came. One that was not `sent` has been taken back.
             ProviderClosed: The provider was closed between two tries, of which none was sent.
         """
+        view, machine = self.view, self.account.machine
+
+        def taken_back(ledger: Ledger) -> Ledger:
+            # With the ticket that it was to redeem: that is still good.
+            return replace(ledger.without_last_login(), hold=ledger.hold or view.ledger.hold)
+
+        def take_back(*, everywhere: bool) -> None:
+            self.account.change_ledger(taken_back)
+            if everywhere:
+                machine.login_not_failed(self.entered)
+
         call = login_call(self.account.credentials, self.account.environment.url, ticket)
         self.account.change_ledger(lambda ledger: ledger.with_login(view.now, view.pace))
-        self.account.machine.login(view.now, view.pace)
-        if not self.lease.held():
-            self._take_login_back(view.now)
+        if not self._ours(lambda: machine.login(self.entered, view.pace, view.budget), take_back):
             return None
         try:
-            return self.account.send(call, record, patient=True)
+            return self.account.send(call, self.record, patient=True)
         except (TransportError, ProviderClosed) as error:
             if not (isinstance(error, TransportError) and error.sent):
-                self._take_login_back(view.now)
+                take_back(everywhere=True)
             raise
 
-    def _take_renewal_back(self, entered: float, *, scheduled: bool) -> None:
-        self.account.change_ledger(lambda ledger: ledger.without_last_renewal(scheduled=scheduled))
-        self.account.machine.renewal_not_sent(entered)
-
-    def _take_login_back(self, entered: float) -> None:
-        self.account.change_ledger(Ledger.without_last_login)
-        self.account.machine.login_not_failed(entered)
+    def _ours(self, enter: Callable[[], bool], take_back: Callable[..., None]) -> bool:
+        """Enter the call for the machine; return whether it may be made. If not it has been taken back."""
+        entered = False
+        try:
+            entered = enter()
+            if entered and self.lease.held():
+                return True
+        except StorageError:
+            with contextlib.suppress(StorageError):
+                take_back(everywhere=entered)
+            raise
+        take_back(everywhere=entered)
+        return False

@@ -67,7 +67,7 @@ class Exchange:
         """
         pace, living = view.pace, view.living is not None
         try:
-            answer = Dispatch(self.account, self.lease).renewal(record, token, view, scheduled=scheduled)
+            answer = Dispatch(self.account, self.lease, record, view).renewal(token, scheduled=scheduled)
         except TransportError as error:
             if not error.sent and not living:
                 raise
@@ -104,8 +104,9 @@ class Exchange:
             ProviderClosed: The provider was closed before anything was sent.
         """
         pace = view.pace
+        dispatch = Dispatch(self.account, self.lease, record, view)
         try:
-            answer = Dispatch(self.account, self.lease).login(record, ticket, view)
+            answer = dispatch.login(ticket)
         except TransportError as error:
             if not error.sent:
                 raise
@@ -120,12 +121,13 @@ class Exchange:
                 with contextlib.suppress(
                     StorageError
                 ):  # it then counts as failed, which is the cautious side
-                    self.account.machine.login_not_failed(view.now)
+                    self.account.machine.login_not_failed(dispatch.entered)
                 return token
             case Refused():
                 self._login_refused(verdict, at, pace)
             case Penalty():
                 self._login_penalty(verdict, at, view)
+                self.account.machine.login_not_failed(dispatch.entered)
             case Captcha() | LockedOut():
                 self._stop(verdict, at, pace)
             case Faulty(reason, known=True):
@@ -136,34 +138,24 @@ class Exchange:
                 assert_never(verdict)
         return None
 
-    def _grant(self, seen: Record, granted: Granted, at: float, renewed: AccessToken | None) -> AccessToken:
-        fingerprint = "" if renewed is not None else self.account.fingerprint()
+    def _grant(
+        self, seen: Record, granted: Granted, at: float, renewed: AccessToken | None
+    ) -> AccessToken | None:
+        token, unsaved = None, ""
 
         def granting(record: Record) -> Record:
-            hosts = merged_hosts(record.hosts, granted, self.account.environment)
-            token = token_from(
-                granted,
-                issued_at=at,
-                generation=max(record.generation, renewed.generation if renewed else 0) + 1,
-                previous=renewed,
-                hosts=hosts,
-                device_id=renewed.device_id if renewed else self.account.credentials.device_id,
-            )
-            ledger = (
-                record.ledger.with_grant(at)
-                if renewed
-                else record.ledger.with_login_granted(at, self.account.pace(token), fingerprint)
-            )
-            tokens = {**record.tokens, self.account.slot: token}
-            return replace(record, generation=token.generation, tokens=tokens, hosts=hosts, ledger=ledger)
+            nonlocal token
+            changed, token = self._booked(record, seen, granted, at, renewed)
+            return changed
 
-        unsaved = ""
         try:
             stored = self.account.update(granting)
         except StorageError as error:
             stored = granting(seen)  # a granted token is used, come what may
             unsaved = f"a token was granted but could not be stored: {error.message}"
-        token = stored.tokens[self.account.slot]
+        if token is None:
+            self.journal.warn("a grant came so late that another process had got a newer one; that is used")
+            return None
         self.journal.obtained = token
         event = events.Renewed if renewed else events.LoggedIn
         self.journal.add(
@@ -175,13 +167,44 @@ class Exchange:
             self.journal.warn(reason)
         return token
 
+    def _booked(
+        self, record: Record, seen: Record, granted: Granted, at: float, renewed: AccessToken | None
+    ) -> tuple[Record, AccessToken | None]:
+        """Return a record with a grant in it, and the token; that is None where another process has got a newer one since
+        this one looked, by the server's own word.
+        """
+        slot, hosts = self.account.slot, merged_hosts(record.hosts, granted, self.account.environment)
+        token = token_from(
+            granted,
+            issued_at=at,
+            generation=max(record.generation, renewed.generation if renewed else 0) + 1,
+            previous=renewed,
+            hosts=hosts,
+            device_id=renewed.device_id if renewed else self.account.credentials.device_id,
+        )
+        if renewed:
+            ledger = record.ledger.with_grant(at)
+        else:
+            fingerprint = self.account.fingerprint()
+            ledger = record.ledger.with_login_granted(at, self.account.pace(token), fingerprint)
+        stored = record.tokens.get(slot)
+        if stored and stored.generation > seen.generation and stored.expires_at >= token.expires_at:
+            return replace(record, ledger=ledger), None
+        tokens = {**record.tokens, slot: token}
+        return replace(record, generation=token.generation, tokens=tokens, hosts=hosts, ledger=ledger), token
+
     def _renewal_refused(self, token: AccessToken, text: str, at: float, pace: Pace) -> None:
         """Nobody uses this token again. If it should have lived on, its session was ended by somebody else (P§5.1)."""
-        evicted = token.known_expiry and token.expires_at.timestamp() > at
+        ahead = token.known_expiry and token.expires_at.timestamp() > at
+        evicted = False
         text = scrub(text, (*self.account.credentials.secrets(), token.value))
 
         def refusing(record: Record) -> Record:
+            nonlocal evicted
             own = self.account.slot
+            stored = record.tokens.get(own)
+            # Where somebody else has renewed it meanwhile, that is why it was refused.
+            evicted = ahead and (stored is None or stored.generation <= token.generation)
             kept = {
                 slot: t for slot, t in record.tokens.items() if slot != own or t.generation > token.generation
             }
@@ -258,7 +281,6 @@ class Exchange:
             self.account.here,
         )
         self.account.change_ledger(lambda ledger: ledger.without_last_login().with_hold(hold))
-        self.account.machine.login_not_failed(view.now)
         self.journal.add(events.Held(account=self.journal.account, reason=hold.reason, seconds=seconds))
 
     def _stop(self, verdict: Captcha | LockedOut, at: float, pace: Pace) -> None:
@@ -272,7 +294,7 @@ class Exchange:
             seconds = max(pace.hour, verdict.seconds(at))
             hold = Hold("locked", at + seconds, f"the server locked us out with {verdict.status}")
         self._hold(hold.kind, hold.until, hold.reason, at)
-        self.account.machine.hold(hold)
+        self.account.machine.hold(hold, hold.until - at)
 
     def _hold(self, kind: HoldKind, until: float, reason: str, at: float) -> None:
         self.account.change_ledger(lambda ledger: ledger.with_hold(Hold(kind, until, reason)))

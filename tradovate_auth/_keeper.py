@@ -32,6 +32,7 @@ from .errors import (
 )
 from .events import Event, LoggedIn, RecordSetAside, RenewalFailed, StorageBack, StorageLost, quiet
 from .models import AccessToken
+from .storage import StorageBusy
 
 __all__ = ["NOTHING", "Held", "Keeper"]
 
@@ -208,7 +209,8 @@ class Keeper:
             return ProviderClosed("The provider was closed."), lambda: None
         before = self.held
         doubted = before.token.generation if before.doubted else 0
-        need = Need(doubted=doubted, replace=self._replace, login=self._login_wanted)
+        told = self.elapsed() < self._paused_until
+        need = Need(doubted=doubted, replace=self._replace, login=self._login_wanted, told=told)
         journal = Journal(self._account.label)
         try:
             landing = self._run(before.token, need, journal)
@@ -231,6 +233,8 @@ class Keeper:
                 self._account.change_ledger(Ledger.with_cure)
                 self._cured = False
             landing = self._lifecycle.run(token, need, journal)
+        except StorageBusy:
+            raise
         except StorageError as error:
             if not self._storage_lost:
                 self._storage_lost = True
@@ -280,7 +284,7 @@ class Keeper:
         error = landing.error
         if error is None or landing.final or now >= before.usable_until:
             return NOTHING
-        if isinstance(error, StorageError):
+        if isinstance(error, StorageError) and not isinstance(error, StorageBusy):
             # It is not this process that renews the token meanwhile, and a thousand of them would not let a storage get up.
             left = before.usable_until - now
             retry = max(_RETRY, min(_LONGEST_RETRY, left / 4) - self._account.jitter(_LONGEST_RETRY / 3))

@@ -181,16 +181,35 @@ class Ledger:
         keeps = self.hold is not None and self.hold.kind != hold.kind and self.hold.until > hold.until
         return self if keeps else replace(self, hold=hold)
 
-    def joined(self, other: Self) -> Self:
-        """Add what was spent according to another ledger of the same account, kept while this one could not be reached."""
+    def joined(self, other: Self, since: Self) -> Self:
+        """Add what has happened according to another ledger of the same account, kept while this one could not be reached.
+
+        Args:
+            other: That ledger.
+            since: Where it has begun: what is there already has been in this one, or others have done away with it.
+        """
         granted = [moment for moment in (self.renewed_at, other.renewed_at) if moment is not None]
+        evicted = other if other.evicted_at != since.evicted_at else self
+        latches = {latch.fingerprint: latch for latch in other.latches if latch not in since.latches}
+        kept = tuple(latch for latch in self.latches if latch.fingerprint not in latches)
+        proven = tuple(known for known in other.proven if known not in (*since.proven, *self.proven))
+        holds = [hold for hold in (self.hold, other.hold if other.hold != since.hold else None) if hold]
         return replace(
             self,
-            failed_logins=_union(self.failed_logins, other.failed_logins),
-            logins=_union(self.logins, other.logins),
-            renewals=_union(self.renewals, other.renewals),
-            unscheduled=_union(self.unscheduled, other.unscheduled),
+            failed_logins=_union(self.failed_logins, other.failed_logins, since.failed_logins),
+            logins=_union(self.logins, other.logins, since.logins),
+            renewals=_union(self.renewals, other.renewals, since.renewals),
+            unscheduled=_union(self.unscheduled, other.unscheduled, since.unscheduled),
             renewed_at=max(granted, default=None),
+            retry_at=max(self.retry_at, other.retry_at),
+            unscheduled_at=max(self.unscheduled_at, other.unscheduled_at),
+            pause=max(self.pause, other.pause),
+            lost=max(self.lost, other.lost),
+            evicted_at=evicted.evicted_at,
+            eviction_pause=evicted.eviction_pause,
+            hold=max(holds, key=lambda hold: hold.until, default=None),
+            latches=(*kept, *latches.values())[-_MOST_CREDENTIALS:],
+            proven=(*self.proven, *proven)[-_MOST_CREDENTIALS:],
         )
 
     def forgiven(self) -> Self:
@@ -209,8 +228,8 @@ class Ledger:
         )
 
 
-def _union(one: tuple[float, ...], other: tuple[float, ...]) -> tuple[float, ...]:
-    return tuple(sorted({*one, *other}))
+def _union(one: tuple[float, ...], other: tuple[float, ...], since: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(sorted({*one, *({*other} - {*since})}))
 
 
 def _wait(entries: tuple[float, ...], limit: int, now: float, hour: float) -> float:

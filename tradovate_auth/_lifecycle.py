@@ -9,7 +9,6 @@ holds a living token puts it back where there is no record at all, and the proce
 That process looks for it more often than the schedule would have it.
 """
 
-import datetime as dt
 import os
 import random
 from collections.abc import Callable
@@ -20,11 +19,13 @@ from ._account import Account
 from ._decision import Decision, Idle, Login, Pause, Renew, Stop, Use, decide
 from ._exchange import Exchange, Journal
 from ._ledger import Ledger
+from ._machine import in_server_time
+from ._restoring import Left, rank
 from ._view import Need, View, stale_moment
 from .errors import StorageError, TradovateAuthError
 from .events import Adopted
 from .models import AccessToken, Budget
-from .storage import Record, Storage
+from .storage import Record, StorageBusy
 
 __all__ = ["Landing", "Lifecycle"]
 
@@ -35,6 +36,7 @@ _SLICE: Final = (
 _RETURN: Final = (
     5.0  # seconds for which whoever has no token leaves a storage that is back to those who have one
 )
+_SOON: Final = 1.0  # seconds until a token that could not be stored is put back
 _WATCH: Final = (
     30.0  # seconds between two looks of the process that obtained the token, where others could lose it
 )
@@ -68,13 +70,14 @@ class Lifecycle:
         """The newest record that was seen: what a storage that has lost everything is given back."""
         self._seen = Record()
         """What the last look has found; empty where the storage is."""
-        self._away = False
+        self._away: Left | None = None
+        """What was known when the storage went away, if it has not been told what was spent since."""
         self._returning = False
         """The storage could not be used the last time: what lies there may be behind what others hold in their hands."""
-        self.lead = 0.0
-        """The server's clock minus the one that never jumps, in seconds, as it was when the record was last seen."""
-        self.queueing = False
-        """Whether the last pass ended while it waited for the storage's lock: that is busy then, and not away."""
+        self.machine = Record()
+        """The newest record of this machine that was seen."""
+        self.skew = account.clock.time() - account.clock.elapsed()
+        """The storage's clock minus the one that never jumps, in seconds, as it was when the record was last seen."""
         self.own: tuple[int, AccessToken] | None = None
         """The token that this very process has obtained last, a fork of it not being it."""
 
@@ -89,8 +92,12 @@ class Lifecycle:
             other: That one, on another storage.
             away: What it has spent is not in this one's storage yet.
         """
-        self.known, self.own, self.lead = other.known, other.own, other.lead
-        self._away = self._away or away
+        if away:
+            self._away = self._away or Left(self.known, self.machine.ledger)
+        # Revisions are each storage's own.
+        self.known = replace(other.known, revision=self.known.revision) if away else other.known
+        self.machine, self.own, self.skew = other.machine, other.own, other.skew
+        self.account.saved = None  # older than what is known now
 
     def survey(
         self,
@@ -128,11 +135,10 @@ class Lifecycle:
         Raises:
             StorageError: The storage cannot be used.
         """
-        self.queueing = False
         try:
             return self._run(held, need, journal)
         except StorageError as error:
-            self._returning = not self.queueing
+            self._returning = not isinstance(error, StorageBusy)
             if journal.obtained is None:
                 raise
             self.own = os.getpid(), journal.obtained
@@ -145,14 +151,10 @@ class Lifecycle:
             view = self._look(held, need, journal)
             decision = self._deferred(view, decide(view))
             if isinstance(decision, Renew | Login):
-                rounds += 1
-                self.queueing = True
                 with self.account.exclusive(self._seen.generation) as lease:
-                    self.queueing = False
-                    if not lease.held():
-                        continue  # a newer token has come meanwhile, or the lease was lost as soon as it was had
-                    exchanged = True
-                    view, decision = self._settle(held, need, Exchange(self.account, journal, lease))
+                    if lease.held():
+                        exchanged = True
+                        view, decision = self._settle(held, need, Exchange(self.account, journal, lease))
             match decision:
                 case Use(token, again_in):
                     self._note_adoption(token, held, journal)
@@ -162,22 +164,26 @@ class Lifecycle:
                     return Landing(error=error, final=True)
                 case Idle():
                     return Landing()
-                case Pause(seconds) if exchanged:
+                case Pause(seconds) if view.hold is not None and (exchanged or not need.told):
                     return Landing(pause=seconds)
                 case Pause(seconds):
                     self.account.sit_out(min(seconds, _SLICE))
                 case Renew() | Login():
-                    pass  # it could not be made or saved: somebody else has been there
+                    rounds += 1  # it could not be made or saved: somebody else has been there
                 case _:
                     assert_never(decision)
-        raise StorageError("The stored session keeps changing.")
+        raise StorageBusy("The stored session keeps changing.")
 
     def _deferred(self, view: View, decision: Decision) -> Decision:
-        """Return a pause instead of the first exchange without a token after an outage; others may put one back."""
-        if not (self._returning and view.living is None and isinstance(decision, Renew | Login)):
+        """Return what to do instead of the first exchange after an outage: whoever obtained the token may have renewed it
+        meanwhile, and be about to put that back.
+        """
+        returning, self._returning = self._returning, False
+        if not returning or self.owns(view.token) or not isinstance(decision, Renew | Login):
             return decision
-        self._returning = False
-        return Pause(_RETURN)
+        if view.living is None:
+            return Pause(_RETURN)
+        return Use(view.living, min(_RETURN, (view.ends_at - view.now) / 4))
 
     def _settle(self, held: AccessToken | None, need: Need, exchange: Exchange) -> tuple[View, Decision]:
         """Exchange, under the storage's lock, until no further exchange is due."""
@@ -194,72 +200,93 @@ class Lifecycle:
                 granted = exchange.login(self._seen, decision.ticket, view)
             if granted is not None:
                 held, self.own = granted, (os.getpid(), granted)
+        self.machine = self.account.machine.load()
         return view, decision
 
     def _look(self, held: AccessToken | None, need: Need, journal: Journal, *, tried: bool = False) -> View:
         """Return the view of what is stored now, put right if the storage has lost it."""
         record = self.account.load()
+        if self.account.saved is not None and self.account.saved.revision > self.known.revision:
+            self.known = self.account.saved
         lost = self._misses(record, held)
         if lost:
             journal.warn("the storage had lost what was last known of the session; it was put back")
-        if lost or self._away:
+        if lost or self._away is not None:
             record = self._put_back(held)
-            self._away = False
         self._seen = record
         if record.revision:
             self.known = record
         view = self.survey(record, held, need, tried=tried)
-        self.lead = view.now - self.account.clock.elapsed()
+        self.skew = view.now - record.offset - self.account.clock.elapsed()
         if isinstance(decide(view), Use | Idle):
             return view
-        return replace(view, machine=self.account.machine.load())
+        self.machine = self.account.machine.load()
+        return replace(view, machine=in_server_time(self.machine.ledger, record.offset))
 
     def _misses(self, record: Record, held: AccessToken | None) -> bool:
         """Return whether the storage has lost what this process knows, rather than that others have done away with it."""
+        if record.revision < self.known.revision:  # they only ever rise
+            return True
         if not record.revision:
-            return self.known.revision > 0 or held is not None
-        slot = self.account.slot
-        if held is None or not self.owns(held) or held.generation <= record.refused.get(slot, 0):
+            return held is not None
+        return self.owns(held) and self._better(record, held)
+
+    def _better(self, record: Record, token: AccessToken | None) -> bool:
+        """Return whether a token belongs in the place of what a record holds."""
+        slot, now = self.account.slot, self.account.now(record)
+        if token is None or token.generation <= record.refused.get(slot, 0):
             return False
-        stored = record.tokens.get(slot)
-        return stored is None or _order(stored) < _order(held)
+        stored, own = record.tokens.get(slot), rank(token, now)
+        return own > rank(stored, now) if stored is not None else own[0]
 
     def _put_back(self, held: AccessToken | None) -> Record:
-        known, slot = self.known, self.account.slot
+        """Give the storage what it does not have; that is also told what was spent while it was away."""
+        known, machine = self.known, self.machine
+        left = self._away or Left()
 
         def restoring(found: Record) -> Record:
+            base = found
             if not found.revision:
-                base = replace(known, offset=self.offset(self.account.storage))
-            else:
-                base = replace(found, ledger=found.ledger.joined(known.ledger))
-            stored = base.tokens.get(slot)
-            if held is None or not self._misses(found, held) or (stored and _order(stored) >= _order(held)):
+                base = replace(known, offset=self._offset())
+            elif self._away is not None or found.revision < known.revision:  # it was away, or has gone back
+                base = left.joined(found, known)
+                if known.offset != left.record.offset:
+                    base = replace(base, offset=self._offset())
+            if held is None or not self._better(base, held) or (found.revision and not self.owns(held)):
                 return base
-            tokens = {**base.tokens, slot: held}
+            tokens = {**base.tokens, self.account.slot: held}
             return replace(base, generation=max(base.generation, held.generation), tokens=tokens)
 
-        return self.account.update(restoring)
+        record = self.account.update(restoring)
+        self.account.saved = None  # the storage counts anew
+        if machine.revision and (self._away is not None or not self.account.machine.load().revision):
+            self.account.machine.change(lambda ledger: ledger.joined(machine.ledger, left.machine))
+        self._away = None
+        return record
 
-    def offset(self, storage: Storage) -> float:
-        """Return the server's clock minus a storage's own, by what is known without that storage's record."""
-        return self.account.clock.elapsed() + self.lead - storage.now()
+    def _offset(self) -> float:
+        """Return the server's clock minus the storage's, which may be another one than it was."""
+        return self.known.offset + self.account.clock.elapsed() + self.skew - self.account.storage.now()
 
     def _unsaved(self, token: AccessToken) -> Landing:
-        """Return the landing of a token that was granted a moment ago, without asking the storage for the time."""
+        """Return the landing of a token that was granted a moment ago, without asking the storage for anything."""
         issued = token.issued_at.timestamp()
+        known, slot = self.known, self.account.slot
+        self.known = replace(
+            known,
+            revision=max(known.revision, 1),
+            generation=max(known.generation, token.generation),
+            tokens={**known.tokens, slot: token},
+            offset=issued - self.account.clock.elapsed() - self.skew,
+        )
         stale_at = stale_moment(token, self.account.pace(token), self._spread)
-        return Landing(token, stale_at - issued, token.lifetime)
+        return Landing(token, min(stale_at - issued, _SOON), token.lifetime)
 
     def _newest(self, record: Record, held: AccessToken | None, now: float) -> AccessToken | None:
         stored = record.tokens.get(self.account.slot)
         refused = record.refused.get(self.account.slot, 0)
         known = [token for token in (held, stored) if token is not None and token.generation > refused]
-        # One that lives before one that has ended: a login without the storage starts to count anew.
-        return max(
-            known,
-            key=lambda token: (token.expires_at.timestamp() > now, token.generation, token.issued_at),
-            default=None,
-        )
+        return max(known, key=lambda token: rank(token, now), default=None)
 
     def _note_adoption(self, token: AccessToken, held: AccessToken | None, journal: Journal) -> None:
         if token is held or journal.obtained is token:
@@ -270,8 +297,3 @@ class Lifecycle:
         device = self.account.credentials.device_id
         if device is not None and token.device_id not in (None, device):
             journal.warn("the session was opened for another device id; live orders may be refused")
-
-
-def _order(token: AccessToken) -> tuple[int, dt.datetime]:
-    """Return what the tokens of one account are ordered by: the generation, then the server's moment of issue."""
-    return token.generation, token.issued_at

@@ -2,13 +2,17 @@
 
 Of an account's own ledger it has the renewals, the failed logins, and a hold where the server has locked the address out or
 asked it for a captcha (P§4.1, P§4.3). Logins are entered before they are sent, as there, and taken back when they are granted.
+
+Each account holds a lock of its own while it calls the server, so two may enter at the same moment: what the budget allows is
+looked at again by the very change that enters. And each account has learnt the server's clock for itself, or not yet. So the
+moments in here are the storage's, which all accounts share.
 """
 
 import functools
 import hashlib
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -16,13 +20,12 @@ from ._holds import Hold
 from ._ledger import Ledger
 from ._pace import Pace
 from .environments import Environment
-from .errors import StorageError
-from .storage import Record, Storage
+from .models import Budget
+from .storage import Record, Storage, StorageBusy
 
-__all__ = ["MOST_TRIES", "Machine", "machine_id", "machine_key"]
+__all__ = ["Machine", "in_server_time", "machine_id", "machine_key"]
 
-MOST_TRIES: Final = 16
-"""How often a change is tried anew when others save in between."""
+_MOST_TRIES: Final = 64  # how often a change is tried anew: many accounts may save in between
 
 
 @functools.cache
@@ -40,54 +43,81 @@ def machine_key(environment: Environment, machine: str) -> str:
     return f"machine {machine} at {environment.origin}{environment.path}"
 
 
+def in_server_time(ledger: Ledger, offset: float) -> Ledger:
+    """Return a machine's ledger with the server's moments, given the server's clock minus the storage's."""
+    hold = ledger.hold
+    return replace(
+        ledger,
+        failed_logins=tuple(entry + offset for entry in ledger.failed_logins),
+        renewals=tuple(entry + offset for entry in ledger.renewals),
+        hold=replace(hold, until=hold.until + offset) if hold is not None else None,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The ledger of one machine, in a storage. Every method blocks on that, and raises its `StorageError`."""
+    """The ledger of one machine, in a storage. Every method blocks on that, and raises its `StorageError`.
+
+    All moments are the storage's own.
+    """
 
     storage: Storage
     key: str
+    set_aside: list[str] = field(default_factory=list)
+    """Where it is told what was no record, and was put aside."""
 
-    def load(self) -> Ledger:
-        """Return the newest ledger."""
-        record = self.storage.load(self.key)
-        return record.ledger if record is not None else Ledger()
+    def load(self) -> Record:
+        """Return the newest record; of revision 0 where there is none."""
+        record = self.storage.load(self.key) or Record()
+        if record.set_aside is not None:
+            self.set_aside.append(record.set_aside)
+        return replace(record, set_aside=None)
 
-    def change(self, change: Callable[[Ledger], Ledger]) -> None:
-        """Apply a change to the newest ledger and save it."""
-        for _ in range(MOST_TRIES):
-            record = self.storage.load(self.key) or Record()
+    def change(self, change: Callable[[Ledger], Ledger]) -> bool:
+        """Apply a change to the newest ledger and save it; return whether it has changed anything."""
+        for _ in range(_MOST_TRIES):
+            record = self.load()
             ledger = change(record.ledger)
             if ledger is record.ledger:
-                return
-            changed = replace(record, ledger=ledger, revision=record.revision + 1, set_aside=None)
-            if self.storage.save(self.key, changed):
-                return
-        raise StorageError("Other processes keep changing this machine's record.")
+                return False
+            if self.storage.save(self.key, replace(record, ledger=ledger, revision=record.revision + 1)):
+                return True
+        raise StorageBusy("Other processes keep changing this machine's record.")
 
-    def renewal(self, now: float, pace: Pace) -> None:
-        """Enter a renewal that is about to be sent."""
-        self.change(lambda ledger: ledger.with_renewal(now, pace, scheduled=True))
+    def renewal(self, now: float, pace: Pace, budget: Budget) -> bool:
+        """Enter a renewal that is about to be sent; return False if the budget does not allow it."""
+
+        def entering(ledger: Ledger) -> Ledger:
+            spent = ledger.renewals_spent(now, pace, budget) > 0
+            return ledger if spent else ledger.with_renewal(now, pace, scheduled=True)
+
+        return self.change(entering)
 
     def renewal_not_sent(self, now: float) -> None:
         """Take back a renewal that never left this machine."""
         self.change(lambda ledger: replace(ledger, renewals=_without(ledger.renewals, now)))
 
-    def login(self, now: float, pace: Pace) -> None:
-        """Enter a login that is about to be sent: as failed, until it is granted."""
+    def login(self, now: float, pace: Pace, budget: Budget) -> bool:
+        """Enter a login that is about to be sent, as failed until it is granted; return False if the budget does not
+        allow it.
+        """
 
         def entering(ledger: Ledger) -> Ledger:
+            if ledger.login_wait(now, pace, budget) > 0:
+                return ledger
             pruned = ledger.pruned(now, pace.hour)
             return replace(pruned, failed_logins=(*pruned.failed_logins, now))
 
-        self.change(entering)
+        return self.change(entering)
 
     def login_not_failed(self, now: float) -> None:
         """Take back a login that was granted, not processed, or never sent."""
         self.change(lambda ledger: replace(ledger, failed_logins=_without(ledger.failed_logins, now)))
 
-    def hold(self, hold: Hold) -> None:
-        """Place a hold on every account of this machine."""
-        self.change(lambda ledger: ledger.with_hold(hold))
+    def hold(self, hold: Hold, seconds: float) -> None:
+        """Place a hold for so long on every account of this machine."""
+        placed = replace(hold, until=self.storage.now() + seconds)
+        self.change(lambda ledger: ledger.with_hold(placed))
 
 
 def _without(entries: tuple[float, ...], entry: float) -> tuple[float, ...]:

@@ -25,6 +25,8 @@ class Need:
     """Up to which generation somebody wants a newer token although this one may be good."""
     login: bool = False
     """Somebody waits without a token: a session may be opened."""
+    told: bool = False
+    """Those who wait know of a pause, and have the time."""
 
 
 @dataclass(frozen=True, slots=True)

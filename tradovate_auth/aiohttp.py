@@ -227,15 +227,23 @@ class AiohttpTransport:
 class _Exactly:
     """The only middleware of an auth call: its own headers, and no others' authorization.
 
-    They are set here because aiohttp refuses a header beside a netrc or an `auth` of the user's session.
+    They are set here because aiohttp refuses a header beside a netrc or an `auth` of the user's session. And where a
+    connection breaks off, aiohttp comes here a second time, to send a GET again: not a renewal, of which each counts.
     """
 
     def __init__(self, call: Call) -> None:
         self._call = call
+        self._failed: aiohttp.ClientError | None = None
 
     async def __call__(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
         request.headers.popall(_HEADER, None)
         request.headers.update(self._call.headers)
-        return await handler(request)
+        if self._failed is not None:
+            raise self._failed
+        try:
+            return await handler(request)
+        except aiohttp.ClientError as error:
+            self._failed = error
+            raise

@@ -22,6 +22,7 @@ from ._guarded import Guarded
 from ._keeper import Keeper
 from ._ledger import Ledger
 from ._lifecycle import Lifecycle
+from ._machine import in_server_time
 from ._refuge import Refuge
 from ._source import TokenSource
 from ._status import status_of
@@ -238,7 +239,8 @@ class TokenProvider(Guarded):
         """
         record = self._account.load()
         machine = self._account.machine.load()
-        view = self._lifecycle.survey(record, self._keeper.held.token, Need(), machine=machine)
+        spent = in_server_time(machine.ledger, record.offset)
+        view = self._lifecycle.survey(record, self._keeper.held.token, Need(), machine=spent)
         event = None if self._keeper.last_event is None else str(self._keeper.last_event)
         return status_of(self._account, record, view, closed=self._keeper.closed, last_event=event)
 

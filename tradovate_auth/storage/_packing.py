@@ -44,7 +44,7 @@ def pack(record: Record, key: str, keys: KeyRing | None = None) -> bytes:
     return data if keys is None else _sealed(data, key, keys)
 
 
-def unpack(data: bytes, key: str, keys: KeyRing | None = None) -> Record:
+def unpack(data: bytes | bytearray | memoryview, key: str, keys: KeyRing | None = None) -> Record:
     """Return the record in bytes that `pack` made. Does not block.
 
     Args:
@@ -57,6 +57,7 @@ def unpack(data: bytes, key: str, keys: KeyRing | None = None) -> Record:
         UnreadableRecord: They hold one that this process cannot read: sealed with a key that it does not have, or written
             by a newer version, or not sealed where `keys` refuses that. Leave them where they are, in `load` and `save`.
     """
+    data = bytes(data)  # what databases hand out is not always that
     envelope = _envelope(data)
     if envelope is not None:
         return decode(_opened(envelope, key, keys))

@@ -9,7 +9,13 @@ from .._ledger import Ledger
 from ..errors import StorageError
 from ..models import AccessToken
 
-__all__ = ["OWNED", "Lease", "Owned", "Record", "Storage", "UnreadableRecord"]
+__all__ = ["OWNED", "Lease", "Owned", "Record", "Storage", "StorageBusy", "UnreadableRecord"]
+
+
+class StorageBusy(StorageError):
+    """The storage is there, but others are at work on the session. That is no outage: they see to it."""
+
+    default_advice = "Valid tokens stay in use; try again. If one process hangs, end it."
 
 
 class UnreadableRecord(StorageError):
@@ -120,6 +126,7 @@ class Storage(Protocol):
                 held, when a newer one has been stored: there is something to look at instead of something to wait for.
 
         Raises:
-            StorageError: On entering: it was not free in time, or the storage cannot be reached.
+            StorageBusy: On entering: it was not free in time.
+            StorageError: On entering: the storage cannot be reached, or nobody can hold anything in it.
         """
         ...

@@ -6,22 +6,27 @@ A ring knows its keys by ids. One key seals, every key opens. What a seal says a
 import base64
 import os
 import secrets
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, Literal, NoReturn, Self
+from collections.abc import Callable, Mapping
+from typing import Final, Literal, NoReturn, Protocol, Self
 
 from .._guarded import Guarded
 from .._missing import missing_extra
 from ..errors import ConfigurationError
 from ._keytext import ID, KEY_BYTES, contents, entries, secret, variable
 
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 __all__ = ["OVERHEAD", "KeyRing"]
 
 _NONCE: Final = 12
 OVERHEAD: Final = _NONCE + 16
 """Bytes by which sealed data is longer: the nonce before it and the tag behind it."""
+
+
+class _Cipher(Protocol):
+    """What is used of the library's AES-GCM."""
+
+    def encrypt(self, nonce: bytes, data: bytes, associated_data: bytes | None, /) -> bytes: ...
+
+    def decrypt(self, nonce: bytes, data: bytes, associated_data: bytes | None, /) -> bytes: ...
 
 
 class KeyRing(Guarded):
@@ -44,7 +49,7 @@ class KeyRing(Guarded):
 
     __slots__ = ("_ciphers", "_current", "_plain")
 
-    _ciphers: Mapping[str, "AESGCM"]
+    _ciphers: Mapping[str, _Cipher]
     _current: str
     _plain: Literal["accept", "refuse"]
 
@@ -195,7 +200,7 @@ class KeyRing(Guarded):
             return None
 
 
-def _cipher() -> "type[AESGCM]":
+def _cipher() -> Callable[[bytes], _Cipher]:
     try:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
     except ImportError:
@@ -203,13 +208,16 @@ def _cipher() -> "type[AESGCM]":
     return AESGCM
 
 
-def _problem(
-    keys: Mapping[str, bytes], current: str | None, plain: str
-) -> ConfigurationError | ImportError | None:
+def _problem(keys: object, current: str | None, plain: str) -> ConfigurationError | ImportError | None:
+    """Return what is wrong with the arguments of a key ring, or that the extra is missing."""
     try:
         _cipher()
     except ImportError as error:
         return error.with_traceback(None)
+    if not isinstance(keys, Mapping):
+        return ConfigurationError(
+            "KeyRing needs a mapping of ids to keys.", None, "Make one of text with KeyRing.parse()."
+        )
     for number, (name, value) in enumerate(keys.items(), 1):
         if not isinstance(name, str) or not ID.fullmatch(name):
             return ConfigurationError(

@@ -28,7 +28,7 @@ from ._codec import NotARecord
 from ._epoch import epoch_of, written_epoch
 from ._files import LARGEST, admit_folder, explained, put_aside, read, tighten, write
 from ._packing import pack, unpack
-from ._record import OWNED, Lease, Record
+from ._record import OWNED, Lease, Record, StorageBusy
 from ._seal import KeyRing
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class FileStorage:
         clock: Tells the time, for tests that move it.
 
     Raises:
-        ConfigurationError: No folder has such a name.
+        ConfigurationError: No folder has such a name, or the keys are no `KeyRing`.
     """
 
     def __init__(
@@ -69,6 +69,10 @@ class FileStorage:
         name = os.fspath(folder)
         if not isinstance(name, str) or not name or "\0" in name:
             raise ConfigurationError("FileStorage needs the name of a folder.")
+        if keys is not None and not isinstance(keys, KeyRing):
+            raise ConfigurationError(
+                "FileStorage needs a KeyRing as keys.", None, "Make one of text with KeyRing.parse()."
+            )
         self._folder = Path(os.path.abspath(name))  # noqa: PTH100  # takes out "..", which Path.absolute leaves
         self._keys = keys
         self._clock = clock
@@ -140,7 +144,8 @@ class FileStorage:
         Not reentrant, and the wait never ends early. Saving needs no hold of this lock, and is not kept waiting by it.
 
         Raises:
-            StorageError: It was not free in time (the text names the process), or cannot be locked.
+            StorageBusy: It was not free in time (the text names the process).
+            StorageError: It cannot be locked.
         """
         with self._held(self._path(key, "lock"), timeout, _LOOK):
             yield OWNED
@@ -214,7 +219,7 @@ class FileStorage:
                 # filelock would take a negative wait, and an infinite one, for one without an end.
                 lock.acquire(min(max(timeout, 0.0), threading.TIMEOUT_MAX), look)
             except Timeout:
-                raise StorageError(
+                raise StorageBusy(
                     f"The stored session was not free within {max(timeout, 0.0):g} s: {_holder(path)} holds it.",
                     None,
                     "Valid tokens stay in use. If that process hangs, end it: its lock ends with it.",

@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from typing import ClassVar
 
 from .._clock import SYSTEM_CLOCK, Clock
-from ..errors import StorageError
-from ._record import OWNED, Lease, Record
+from ._record import OWNED, Lease, Record, StorageBusy
 
 __all__ = ["MemoryStorage"]
 
@@ -21,14 +20,15 @@ class MemoryStorage:
 
     Args:
         clock: Tells the time, for tests that move it.
+        now: What its own clock shows at first, in seconds since the epoch. None: what the wall clock does.
     """
 
     private: ClassVar[bool] = True
     """It is lost with its process, and not before: nobody has to look after what is in it."""
 
-    def __init__(self, *, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(self, *, clock: Clock = SYSTEM_CLOCK, now: float | None = None) -> None:
         self._clock = clock
-        self._epoch = clock.time() - clock.elapsed()
+        self._epoch = (clock.time() if now is None else now) - clock.elapsed()
         self._records: dict[str, Record] = {}
         # By process too: a lock that another thread held when this process was forked is never given back here.
         self._locks: dict[tuple[int, str], threading.Lock] = {}
@@ -61,7 +61,7 @@ class MemoryStorage:
         """See `Storage.exclusive`. The wait never ends early: the ones ahead need no time."""
         lock = self._locks.setdefault((os.getpid(), key), threading.Lock())
         if not lock.acquire(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX)):
-            raise StorageError("Another thread of this process is still at work on this session.")
+            raise StorageBusy("Another thread of this process is still at work on this session.")
         try:
             yield OWNED
         finally:

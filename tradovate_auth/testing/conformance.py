@@ -23,7 +23,7 @@ from typing import ClassVar, Final
 import pytest
 
 from ..errors import StorageError
-from ..storage import Record, Storage
+from ..storage import Record, Storage, StorageBusy
 from ._conforming import (
     PATIENCE,
     SECRETS,
@@ -179,10 +179,10 @@ class StorageConformance:
 
     @pytest.mark.parametrize("timeout", [0.0, 0.05, -1.0])
     def test_waiting_has_an_end(self, storage: Storage, key: str, timeout: float) -> None:
-        """Whoever cannot have the key in time gets a StorageError; its holder, and the next one, notice nothing."""
+        """Whoever cannot have the key in time gets a StorageBusy; its holder, and the next one, notice nothing."""
         with held(storage, key):
             error = failure(lambda: enter(storage, key, timeout))
-            insist(isinstance(error, StorageError), f"waiting in vain raises StorageError, not {error!r}")
+            insist(isinstance(error, StorageBusy), f"waiting in vain raises StorageBusy, not {error!r}")
         insist(failure(lambda: enter(storage, key, PATIENCE)) is None, "the key is free afterwards")
 
     @pytest.mark.parametrize("timeout", [0.0, 1.0, math.inf])
@@ -243,8 +243,8 @@ class StorageConformance:
         with held(storage, key):
             error = failure(lambda: enter(other, key, 0.05))
             insist(
-                isinstance(error, StorageError),
-                f"another storage is kept out, by StorageError, not {error!r}",
+                isinstance(error, StorageBusy),
+                f"another storage is kept out, by StorageBusy, not {error!r}",
             )
         insist(failure(lambda: enter(other, key, PATIENCE)) is None, "another storage may enter afterwards")
 

@@ -1,0 +1,285 @@
+"""What must hold whatever happens, checked call by call, with bookkeeping of its own: it reads no ledger and no decision.
+
+The referee stands between the processes and the server of `fleet_model`: it hears of every call that leaves and of every answer
+that arrives. An answer that never reached a process, or reached it while the storage was away, is not held against anybody.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fleet_model import SERVER_AHEAD, Process, Trouble, World
+
+from tradovate_auth import AccessToken, TradovateAuthError
+from tradovate_auth.storage import Record
+from tradovate_auth.transport import Call, Reply
+
+__all__ = ["Arena", "Bot", "Referee"]
+
+_HOUR: Final = 3_600.0
+_MINUTE: Final = 60.0
+_PATIENCE: Final = 12.0
+"""Seconds by which two calls may be closer than their entries: a call tries for ten to get a connection."""
+
+
+class Bot(Process):
+    """A process of which somebody may want a token."""
+
+    world: "Arena"
+    wanted = False
+    failed: TradovateAuthError | None = None
+    handed: AccessToken | None = None
+
+    def demand(self) -> None:
+        """Let somebody ask for the token, and wait for it."""
+        self.wanted = True
+        self.plan(self.world.now)
+
+    def ordinary_call(self) -> None:
+        """Use the token; whoever is refused asks for another one, as an adapter does."""
+        token = self.token
+        refused = token is not None and not self.world.server.good(token)
+        if token is not None and refused and self.provider.reject(token, method="GET", path="/order/list"):
+            self.demand()
+
+    def act(self) -> None:
+        """See `Process.act`."""
+        if self.wanted:
+            self.attempt(self._get)
+        else:
+            super().act()
+
+    def landed(self) -> None:
+        """See `Process.landed`."""
+        self.world.referee.landed(self)
+
+    def _get(self) -> None:
+        self.failed, self.handed = None, None
+        try:
+            self.handed = self.provider.get(None)
+        except TradovateAuthError as error:
+            self.failed = error
+        self.wanted = False
+
+
+class Arena(World):
+    """A world with few processes, in which a test chooses what happens to the next calls."""
+
+    def __init__(self, clock_errors: float, **rules: Any) -> None:
+        super().__init__(**rules)
+        self.next_calls: list[Trouble] = []
+        self.lasting = Trouble()
+        """What happens to the calls after those."""
+        self.gone: set[str] = set()
+        """Hosts that cannot be reached."""
+        self.referee = Referee(self, 2.0 + 2 * clock_errors)
+
+    def trouble(self, process: Process, call: Call) -> Trouble:
+        """See `World.trouble`."""
+        if call.url.split("/")[2] in self.gone:
+            trouble = Trouble("unreachable")
+        else:
+            trouble = self.next_calls.pop(0) if self.next_calls else self.lasting
+        self.referee.departing(process, call, trouble)
+        return trouble
+
+    def answered(self, process: Process, call: Call, reply: Reply | None) -> None:
+        """See `World.answered`."""
+        self.referee.answered(process, call, reply)
+
+    def saved(self, key: str, record: Record) -> None:
+        """See `World.saved`."""
+        if not key.startswith("machine"):
+            self.referee.saved(record)
+
+
+@dataclass
+class _Spent:
+    """A call that has left; `unsaved` if the storage was away then."""
+
+    at: float
+    process: Process
+    unsaved: bool
+
+
+class Referee:
+    """Fails the test on the first call, record or token that should not be.
+
+    Args:
+        world: What it watches.
+        margin: Seconds by which the processes' clocks may disagree.
+    """
+
+    def __init__(self, world: Arena, margin: float) -> None:
+        self._world = world
+        self._margin = margin
+        self._tokens: dict[str, AccessToken] = {}
+        self.latched = False
+        """A login was refused, and nobody has said that the cause is gone."""
+        self.forget()
+
+    def forget(self) -> None:
+        """Start anew: the storage has lost what was spent."""
+        self.renewals: list[_Spent] = []
+        self.failed: list[_Spent] = []
+        self.granted: list[_Spent] = []
+        self._generation = self._saved_refused = 0
+        self._refused: set[str] = set()
+        self._refused_openly = 0
+        self._generations: dict[Process, int] = {}
+        self._alone: set[Process] = set()
+        self.forgive()
+
+    def forgive(self) -> None:
+        """Expect no hold any more: a human has said so."""
+        self._held_until, self._why = 0.0, ""
+        self._lost = 0
+        self._evicted_at: float | None = None
+        self._latched_until = 0.0
+        self.latched = False
+
+    def dead(self, process: Process) -> None:
+        """Do not count what a process has spent without the storage: nobody else knows of it."""
+        for spent in (self.renewals, self.failed, self.granted):
+            spent[:] = [each for each in spent if each.process is not process or not each.unsaved]
+
+    def departing(self, process: Process, call: Call, trouble: Trouble) -> None:
+        """Judge a call that is about to leave."""
+        now = self._world.now
+        assert now >= self._held_until - self._margin, (
+            f"a call {self._held_until - now:.0f} s early: {self._why}"
+        )
+        if trouble.kind == "unreachable":
+            return
+        spent = _Spent(now, process, self._world.away)
+        if not _is_login(call):
+            self.renewals.append(spent)
+            assert self._recent(self.renewals) <= 12, "the thirteenth renewal of an hour"
+            return
+        assert now >= self._latched_until - self._margin, "a login with credentials that were refused"
+        self.failed.append(spent)
+        assert self._recent(self.failed) <= 3, "a login after three that failed within an hour"
+        assert self._recent(self.granted) < 5, "a login after five that were granted within an hour"
+        assert not self._world.away, "a login without the storage"
+        for token in (self._stored(), process.token):
+            assert token is None or not self._usable(token), (
+                f"a login, and generation {token.generation} lives"
+            )
+
+    def answered(self, process: Process, call: Call, reply: Reply | None) -> None:
+        """Take note of what a process knows from now on."""
+        said = _read(reply)
+        if _is_login(call):
+            self._login_answered(reply, said)
+        elif reply is not None and not _barred(reply, said) and (reply.status == 401 or "errorText" in said):
+            self._renewal_refused(process, call)
+        elif "accessToken" in said:
+            self._lost = 0
+            if self._world.away:
+                self._alone.add(process)
+        if reply is not None:
+            self._forbidden(reply, said)
+
+    def saved(self, record: Record) -> None:
+        """Judge a record."""
+        assert record.generation >= self._generation, "the generation went back"
+        assert max(record.refused.values(), default=0) >= self._saved_refused, "a refusal was forgotten"
+        self._generation, self._saved_refused = record.generation, max(record.refused.values(), default=0)
+        for token in record.tokens.values():
+            assert token.generation <= record.generation
+            known = self._tokens.setdefault(token.value, token)
+            assert known.generation == token.generation, "one token under two generations"
+
+    def landed(self, process: Process) -> None:
+        """Judge what a process has in hand after it has looked."""
+        token = process.token
+        if token is not None and not self._world.away:
+            assert token.generation > self._refused_openly, f"generation {token.generation} was refused"
+            left = token.expires_at.timestamp() - self._world.server.now()
+            assert left > -self._margin, f"a token {-left:.0f} s after its end"
+            if process not in self._alone:  # its generations were nobody else's, and are forgotten
+                assert token.generation >= self._generations.get(process, 0), "the generation went back"
+                self._generations[process] = token.generation
+
+    def _stored(self) -> AccessToken | None:
+        records = self._world.kept._records.items()
+        tokens = [
+            t for key, record in records if not key.startswith("machine") for t in record.tokens.values()
+        ]
+        return max(tokens, key=lambda token: token.generation, default=None)
+
+    def _usable(self, token: AccessToken) -> bool:
+        lives = token.expires_at.timestamp() > self._world.server.now() + self._margin
+        return lives and token.generation > self._refused_openly and token.value not in self._refused
+
+    def _recent(self, spent: list[_Spent]) -> int:
+        # The very first entry is made before the server has said what time it is.
+        horizon = self._world.now - _HOUR + self._margin + _PATIENCE + SERVER_AHEAD
+        return sum(each.at > horizon for each in spent)
+
+    def _hold(self, seconds: float, why: str) -> None:
+        until = self._world.now + seconds
+        if not self._world.away and until > self._held_until:
+            self._held_until, self._why = until, why
+
+    def _forbidden(self, reply: Reply, said: dict[str, Any]) -> None:
+        if said.get("p-captcha") in (True, "true"):
+            self._hold(_HOUR, "captcha")
+        elif "p-ticket" in said:
+            self._hold(said.get("p-time", 15), "penalty")
+        elif reply.status in (423, 429):
+            self._hold(max(_HOUR, float(reply.header("retry-after") or 0)), "locked out")
+
+    def _login_answered(self, reply: Reply | None, said: dict[str, Any]) -> None:
+        now = self._world.now
+        if reply is not None and _barred(reply, said):
+            if "p-ticket" in said and said.get("p-captcha") not in (True, "true"):
+                self.failed.pop()  # it was not processed
+        elif reply is None or reply.status == 408 or reply.status >= 500 or not said:
+            self._lost += 1
+            if self._lost > 1:
+                self._hold(min(5 * _MINUTE * 2 ** (self._lost - 2), _HOUR), "logins got lost")
+        elif reply.status == 401 or "errorText" in said:
+            self._lost, self.latched = 0, True
+            self._latched_until = now + _HOUR  # at the least: it may have been throttling in disguise
+        elif "accessToken" in said and "expirationTime" in said:
+            self.granted.append(self.failed.pop())
+            self._lost = 0
+            if self._evicted_at is not None and now - self._evicted_at < self._ten_minutes:
+                self._evicted_at = now
+        else:
+            self._hold(15 * _MINUTE, "an answer that the protocol does not have")
+
+    def _renewal_refused(self, process: Process, call: Call) -> None:
+        now, value = self._world.now, call.headers["Authorization"].removeprefix("Bearer ")
+        token = self._tokens.get(value)
+        evicted = token is not None and self._usable(token)
+        self._refused.add(value)
+        if token is None or self._world.away:
+            return
+        self._refused_openly = max(self._refused_openly, token.generation)
+        if not evicted:
+            return
+        if self._evicted_at is not None and now - self._evicted_at < self._ten_minutes:
+            self._hold(10 * _MINUTE, "evicted twice")
+        self._evicted_at = now
+
+    @property
+    def _ten_minutes(self) -> float:
+        return 10 * _MINUTE - self._margin - _PATIENCE
+
+
+def _is_login(call: Call) -> bool:
+    return call.url.endswith("/auth/accesstokenrequest")
+
+
+def _barred(reply: Reply, said: dict[str, Any]) -> bool:
+    return reply.status in (423, 429) or "p-ticket" in said or said.get("p-captcha") in (True, "true")
+
+
+def _read(reply: Reply | None) -> dict[str, Any]:
+    try:
+        said = json.loads(reply.body) if reply is not None else {}
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}

@@ -1,0 +1,187 @@
+"""Instrumentation and what only requests does: adapters, prepared requests, a netrc, pickled sessions, redirects by copies."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from instrumented import DEAD, Scene, login_fields, scene
+from requests.adapters import HTTPAdapter
+from stacks import plain_environment
+from urllib3 import Retry
+
+from tradovate_auth.instrumentation import instrument
+from tradovate_auth.requests import RequestsTransport
+from tradovate_auth.testing import Emulator
+from tradovate_auth.testing.emulator import Fault
+
+__all__ = ["plain_environment", "scene"]  # fixtures
+
+LIMIT: Any = {"timeout": 30}
+
+
+def test_calls_of_the_module(scene: Scene) -> None:
+    """`requests.get` and `requests.post`, as most scripts make them."""
+    with instrument(scene.provider):
+        token = requests.post(scene.login, json=login_fields(scene.server), **LIMIT).json()["accessToken"]
+        headers = {"Authorization": f"Bearer {token}"}
+        assert requests.get(scene.accounts, headers=headers, **LIMIT).status_code == 200
+    assert scene.exchanges == (1, 0)
+
+
+def test_auth_of_the_clients_own(scene: Scene) -> None:
+    """`auth=` of a call or a session loses to ours here, and stays what it is elsewhere."""
+    with Emulator() as foreign, instrument(scene.provider), requests.Session() as session:
+        session.auth = ("somebody", "else")
+        assert session.get(scene.accounts).status_code == 200
+        assert session.get(scene.accounts, auth=lambda request: request).status_code == 200
+        session.get(f"{foreign.url}/account/list")
+        assert str(foreign.requests[0].authorization).startswith("Basic ")
+    assert scene.carried == [scene.provider.get().authorization] * 2
+
+
+def test_a_netrc_loses(scene: Scene, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A netrc, which beats a header in requests, does not beat us."""
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login somebody password else")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with instrument(scene.provider):
+        assert requests.get(scene.accounts, headers=DEAD, **LIMIT).status_code == 200
+
+
+def test_a_prepared_request_stays_as_it_was(scene: Scene) -> None:
+    """A request that was prepared by hand is signed each time it is sent, and never changed."""
+    hook = lambda response, **_: response.headers.update({"seen": "yes"})  # noqa: E731
+    prepared = requests.Request("GET", scene.accounts, headers=DEAD, hooks={"response": hook}).prepare()
+    with instrument(scene.provider), requests.Session() as session:
+        for _ in range(2):
+            answer = session.send(prepared)
+            assert (answer.status_code, answer.headers["seen"]) == (200, "yes")
+            assert answer.request.headers["Authorization"] == scene.provider.get().authorization
+            assert answer.request.hooks == prepared.hooks == {"response": [hook]}
+            scene.provider.renew()
+            scene.provider.reset()
+    assert prepared.headers["Authorization"] == DEAD["Authorization"]
+
+
+def test_hooks_see_the_good_answer(scene: Scene) -> None:
+    """A hook that raises for a status never sees the 401 that was cured; the history shows it."""
+    scene.server.inject(Fault("/account/list", "status", status=401))
+    with instrument(scene.provider), requests.Session() as session:
+        session.hooks["response"].append(lambda response, **_: response.raise_for_status())
+        answer = session.get(scene.accounts)
+        assert [each.status_code for each in answer.history] == [401]
+    assert answer.elapsed.total_seconds() > 0
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_adapters_of_the_clients_own(early: bool, scene: Scene) -> None:
+    """What a session has mounted, on our very origin and at any time, does its work; with ours around it."""
+    scene.server.inject(Fault("/account/list", "status", status=503))
+    retrying = HTTPAdapter(max_retries=Retry(total=1, status_forcelist=[503]))
+    with requests.Session() as session:
+        if early:
+            session.mount(scene.server.url, retrying)
+        with instrument(scene.provider):
+            session.mount(scene.server.url, retrying)
+            adapter = session.get_adapter(scene.accounts)
+            assert isinstance(adapter, HTTPAdapter)
+            assert adapter.max_retries is retrying.max_retries
+            assert session.get(scene.accounts, headers=DEAD).status_code == 200
+        assert session.get_adapter(scene.accounts) is retrying
+    assert scene.carried == [scene.provider.get().authorization] * 2
+
+
+@pytest.mark.parametrize("checked", [True, False])
+def test_an_adapter_that_is_called_by_position(checked: bool, scene: Scene) -> None:
+    """A session of somebody's own may hand its arguments on as it likes."""
+
+    class Session(requests.Session):
+        def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
+            return self.get_adapter(str(request.url)).send(request, False, 30, checked, None, {})
+
+    with instrument(scene.provider, insecure="refuse"), Session() as session:
+        assert session.get(scene.accounts).status_code == (200 if checked else 404)
+
+
+def test_a_subclass_that_chooses_its_adapter(scene: Scene) -> None:
+    """A subclass that asks its base for the adapter twice is still signed once."""
+
+    class Session(requests.Session):
+        def get_adapter(self, url: str) -> Any:
+            return super().get_adapter(url=url)
+
+    with instrument(scene.provider), Session() as session:
+        scene.server.inject(Fault("/account/list", "status", status=401, times=None))
+        assert session.get(scene.accounts).status_code == 401
+    assert len(scene.carried) == 2
+
+
+def test_a_pickled_session(scene: Scene) -> None:
+    """A session goes through pickle as ever, and comes back instrumented; nothing of ours is in the pickle."""
+    with instrument(scene.provider), requests.Session() as session:
+        session.get(scene.accounts)
+        packed = pickle.dumps(session)
+        assert b"tradovate_auth" not in packed
+        with pickle.loads(packed) as unpacked:
+            assert unpacked.get(scene.accounts).status_code == 200
+
+
+def test_a_session_that_keeps_headers_on_redirects(scene: Scene) -> None:
+    """A session that carries its header to foreign hosts, on purpose, carries its own one there: never ours."""
+
+    class Careless(requests.Session):
+        def rebuild_auth(self, prepared_request: Any, response: Any) -> None:
+            pass
+
+    with Emulator() as foreign, instrument(scene.provider), Careless() as session:
+        url = f"{scene.server.url}/redirect?to={foreign.url}/account/list"
+        assert session.get(url, headers=DEAD).status_code == 401
+        assert foreign.requests[0].authorization == DEAD["Authorization"]
+
+
+def test_a_login_with_any_body(scene: Scene) -> None:
+    """A form as text is read; what is no text, or comes piece by piece, names nobody and passes with its body whole."""
+    with instrument(scene.provider):
+        answer = requests.post(scene.login, data=f"name={scene.user}", **LIMIT)
+        assert answer.json()["accessToken"] == scene.provider.get().value
+        pieces = (piece for piece in (b'{"name": ', b'"somebody"}'))
+        assert "violations" in requests.post(scene.login, data=pieces, **LIMIT).json()
+    assert scene.server.requests[-1].body == b'{"name": "somebody"}'
+
+
+def test_a_url_that_cannot_be_read(scene: Scene) -> None:
+    """It is the library that complains about it."""
+    prepared = requests.Request("GET", scene.accounts).prepare()
+    for url in ("http://[::1/account", None):
+        prepared.url = url
+        complaints = []
+        with requests.Session() as session:
+            for instrumented in (True, False):
+                given = instrument(scene.provider) if instrumented else None
+                with pytest.raises((ValueError, AttributeError)) as caught:
+                    session.send(prepared, proxies={})
+                complaints.append((caught.type, str(caught.value)))
+                if given is not None:
+                    given.uninstrument()
+        assert complaints[0] == complaints[1]
+
+
+def test_a_bundle_counts_as_a_check(scene: Scene) -> None:
+    """A path for `verify` is a check; nothing at all is none."""
+    with instrument(scene.provider, insecure="refuse"), requests.Session() as session:
+        prepared = requests.Request("GET", scene.accounts).prepare()
+        assert session.send(prepared, verify="/nonexistent").status_code == 200
+        assert session.send(prepared, verify=None).status_code == 404
+
+
+def test_the_providers_own_session_may_be_instrumented(scene: Scene) -> None:
+    """A provider that sends over an ordinary session gets its token, although that session is instrumented."""
+    with (
+        requests.Session() as session,
+        scene.another(transport=RequestsTransport(session)) as provider,
+        instrument(provider),
+    ):
+        assert session.get(scene.accounts).status_code == 200
+        assert provider.renew().generation == 2
+    assert scene.exchanges == (1, 1)
