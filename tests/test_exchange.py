@@ -655,3 +655,21 @@ def test_granted_events_tell_generation_and_end(world: World) -> None:
     event: Event = world.events.wait_for(LoggedIn)
     assert "generation 1, ends 2027-01-15T09:20:00+00:00 (trader at 127.0.0.1:" in str(event)
     assert token.expires_at.isoformat(timespec="seconds") in str(event)
+
+
+@pytest.mark.parametrize("ahead", [73.5, -2 * HOUR, 2 * HOUR])
+def test_the_first_refusals_count_by_the_servers_clock(world: World, ahead: float) -> None:
+    """The first login is entered before anything is known of the server's clock: it leaves the hour when the others do."""
+    world.server.configure(clock_offset=ahead)
+    provider = world.provider(who={"password": "wrong"})
+    for _ in range(3):
+        with pytest.raises(LoginRefused):
+            provider.get()
+        provider.reset()
+    entries = provider._account.load().ledger.failed_logins
+    assert len(entries) == 3
+    assert max(entries) - min(entries) <= 1.0
+    world.clock.advance(2)
+    with pytest.raises(Throttled) as caught:
+        provider.get()
+    assert caught.value.retry_after == pytest.approx(HOUR - 2, abs=2)

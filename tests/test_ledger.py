@@ -514,3 +514,32 @@ def test_pruning_forgets_what_has_left_the_hour(entries: list[float], hour: floa
         assert len(kept) == sum(1 for entry in moments if entry > NOW - hour)
         assert all(NOW - hour < entry <= NOW for entry in kept)
     assert pruned.pruned(NOW, hour) == pruned
+
+
+def test_every_moment_can_be_moved() -> None:
+    """A ledger whose clock was wrong by so much: everything that has a moment is moved, and nothing else changes."""
+    latch, open_end = Latch("a", "no", NOW + 60, 60.0), Latch("b", "no", None)
+    full = Ledger(
+        failed_logins=(NOW,),
+        logins=(NOW - 1,),
+        renewals=(NOW - 2,),
+        unscheduled=(NOW - 3,),
+        renewed_at=NOW - 4,
+        retry_at=NOW + 5,
+        unscheduled_at=NOW + 6,
+        pause=7.0,
+        evicted_at=NOW - 8,
+        hold=Hold("locked", NOW + 9, "x"),
+        latches=(latch, open_end),
+    )
+    moved = full.shifted(100.0)
+    assert moved.shifted(-100.0) == full
+    assert (moved.failed_logins, moved.logins, moved.renewals, moved.unscheduled) == (
+        (NOW + 100,),
+        (NOW + 99,),
+        (NOW + 98,),
+        (NOW + 97,),
+    )
+    assert (moved.renewed_at, moved.retry_at, moved.unscheduled_at) == (NOW + 96, NOW + 105, NOW + 106)
+    assert (moved.evicted_at, moved.pause, moved.hold) == (NOW + 92, 7.0, Hold("locked", NOW + 109, "x"))
+    assert [entry.until for entry in moved.latches] == [NOW + 160, None]

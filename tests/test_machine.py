@@ -25,7 +25,7 @@ from tradovate_auth import (
 from tradovate_auth._decision import Login, decide
 from tradovate_auth._holds import Hold
 from tradovate_auth._ledger import Ledger
-from tradovate_auth._machine import Machine, in_server_time, machine_id, machine_key
+from tradovate_auth._machine import Machine, machine_id, machine_key
 from tradovate_auth._view import Need
 from tradovate_auth.events import Held, RecordSetAside
 from tradovate_auth.storage import FileStorage, MemoryStorage, Record, StorageBusy
@@ -194,10 +194,10 @@ class TestLedger:
     def test_an_accounts_view_of_it(self) -> None:
         """For an account that knows the server's clock, every moment is moved by the difference."""
         ledger = Ledger(failed_logins=(NOW,), renewals=(NOW, NOW + 1), hold=replace(LOCKED, until=NOW + HOUR))
-        moved = in_server_time(ledger, -7200.0)
+        moved = ledger.shifted(-7200.0)
         assert (moved.failed_logins, moved.renewals) == ((NOW - 7200,), (NOW - 7200, NOW - 7199))
         assert moved.hold == replace(LOCKED, until=NOW + HOUR - 7200)
-        assert in_server_time(Ledger(), 5.0) == Ledger()
+        assert Ledger().shifted(5.0) == Ledger()
 
 
 FORBIDDING: dict[str, tuple[Callable[[World], None], type[Throttled]]] = {

@@ -573,6 +573,23 @@ class TestReturn:
             assert poor.get(timeout=60) == token
         assert logins(world) == 1
 
+    def test_no_generation_is_given_twice(self, world: World, storage: Shared) -> None:
+        """Tokens of the outage are gone with their session, and the login after it goes on counting above them."""
+        owner = world.provider(storage=storage)
+        owner.get()
+        storage.broken = ALL
+        assert [step(world, owner, 4200).generation for _ in range(2)] == [2, 3]
+        world.server.revoke()
+        owner.reject(owner.get())
+        world.settled(owner)
+        with pytest.raises(StorageError):
+            owner.get()
+        storage.broken = set()
+        world.clock.advance(2)
+        with world.time_flies():
+            assert owner.get().generation == 4
+        assert logins(world) == 2
+
     def test_a_due_token_is_left_to_its_owner_at_first(self, world: World, storage: Shared) -> None:
         """Another process looks first when the storage is back: it does not renew what the owner has renewed meanwhile."""
         owner, other = world.provider(storage=storage), world.provider(on_event=None)

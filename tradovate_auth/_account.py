@@ -144,8 +144,9 @@ class Account:
         """
         for _ in range(_MOST_TRIES):
             record = self.load()
-            changed = change(record)
-            if changed is record:
+            basis = self._in_server_time(record)
+            changed = change(basis)
+            if changed is basis:
                 return record
             offset = changed.offset if self._offset is None else self._offset
             changed = replace(changed, revision=record.revision + 1, offset=offset)
@@ -155,6 +156,12 @@ class Account:
                     self.saved = changed
                 return changed
         raise StorageBusy("Other processes keep changing the stored session.")
+
+    def _in_server_time(self, record: Record) -> Record:
+        """Return a record whose first moments were taken when nothing was known yet of the server's clock, now it is."""
+        if self._offset is None or record.offset or record.generation:
+            return record
+        return replace(record, ledger=record.ledger.shifted(self._offset))
 
     def change_ledger(self, change: Callable[[Ledger], Ledger]) -> Record:
         """Apply a change to the newest ledger; see `update`."""

@@ -212,6 +212,29 @@ class Ledger:
             proven=(*self.proven, *proven)[-_MOST_CREDENTIALS:],
         )
 
+    def shifted(self, seconds: float) -> Self:
+        """Return this ledger with every moment moved: the clock that they were taken from was wrong by that."""
+
+        def moved(entries: tuple[float, ...]) -> tuple[float, ...]:
+            return tuple(entry + seconds for entry in entries)
+
+        def moment(value: float | None) -> float | None:
+            return value + seconds if value else value
+
+        return replace(
+            self,
+            failed_logins=moved(self.failed_logins),
+            logins=moved(self.logins),
+            renewals=moved(self.renewals),
+            unscheduled=moved(self.unscheduled),
+            renewed_at=moment(self.renewed_at),
+            retry_at=moment(self.retry_at) or 0.0,
+            unscheduled_at=moment(self.unscheduled_at) or 0.0,
+            evicted_at=moment(self.evicted_at),
+            hold=replace(self.hold, until=self.hold.until + seconds) if self.hold is not None else None,
+            latches=tuple(replace(latch, until=moment(latch.until)) for latch in self.latches),
+        )
+
     def forgiven(self) -> Self:
         """Forget holds, the latches and every pause: a human says so. What was spent stays spent."""
         return replace(

@@ -19,7 +19,6 @@ from ._account import Account
 from ._decision import Decision, Idle, Login, Pause, Renew, Stop, Use, decide
 from ._exchange import Exchange, Journal
 from ._ledger import Ledger
-from ._machine import in_server_time
 from ._restoring import Left, rank
 from ._view import Need, View, stale_moment
 from .errors import StorageError, TradovateAuthError
@@ -221,7 +220,7 @@ class Lifecycle:
         if isinstance(decide(view), Use | Idle):
             return view
         self.machine = self.account.machine.load()
-        return replace(view, machine=in_server_time(self.machine.ledger, record.offset))
+        return replace(view, machine=self.machine.ledger.shifted(record.offset))
 
     def _misses(self, record: Record, held: AccessToken | None) -> bool:
         """Return whether the storage has lost what this process knows, rather than that others have done away with it."""

@@ -23,7 +23,7 @@ from .environments import Environment
 from .models import Budget
 from .storage import Record, Storage, StorageBusy
 
-__all__ = ["Machine", "in_server_time", "machine_id", "machine_key"]
+__all__ = ["Machine", "machine_id", "machine_key"]
 
 _MOST_TRIES: Final = 64  # how often a change is tried anew: many accounts may save in between
 
@@ -41,17 +41,6 @@ def machine_id() -> str:
 def machine_key(environment: Environment, machine: str) -> str:
     """Return the key of a machine's record. No account's key begins like that."""
     return f"machine {machine} at {environment.origin}{environment.path}"
-
-
-def in_server_time(ledger: Ledger, offset: float) -> Ledger:
-    """Return a machine's ledger with the server's moments, given the server's clock minus the storage's."""
-    hold = ledger.hold
-    return replace(
-        ledger,
-        failed_logins=tuple(entry + offset for entry in ledger.failed_logins),
-        renewals=tuple(entry + offset for entry in ledger.renewals),
-        hold=replace(hold, until=hold.until + offset) if hold is not None else None,
-    )
 
 
 @dataclass(frozen=True, slots=True)

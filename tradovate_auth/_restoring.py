@@ -34,7 +34,13 @@ class Left:
             if slot not in found.tokens and token.generation > refused.get(slot, 0)
         }
         ledger = found.ledger.joined(known.ledger, since=self.record.ledger)
-        return replace(found, refused=refused, tokens={**missing, **found.tokens}, ledger=ledger)
+        return replace(
+            found,
+            generation=max(found.generation, known.generation),  # none is given twice
+            refused=refused,
+            tokens={**missing, **found.tokens},
+            ledger=ledger,
+        )
 
 
 def rank(token: AccessToken, now: float) -> tuple[bool, int, dt.datetime]:

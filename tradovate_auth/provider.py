@@ -22,7 +22,6 @@ from ._guarded import Guarded
 from ._keeper import Keeper
 from ._ledger import Ledger
 from ._lifecycle import Lifecycle
-from ._machine import in_server_time
 from ._refuge import Refuge
 from ._source import TokenSource
 from ._status import status_of
@@ -99,10 +98,12 @@ class TokenProvider(Guarded):
         """Return a provider for the credentials, environment and storage in the `TRADOVATE_` variables.
 
         Args:
-            options: As for the class; they win over `TRADOVATE_ENVIRONMENT` and `TRADOVATE_STORAGE`.
+            options: As for the class; they win over `TRADOVATE_ENVIRONMENT` and `TRADOVATE_STORAGE`. A storage that is
+                named by its URL is sealed with the keys in `TRADOVATE_STORAGE_KEYS`, if there are any.
 
         Raises:
             ConfigurationError: See `Credentials.from_env`.
+            ImportError: There are keys, and the extra `crypto` is not installed.
         """
         return cls(Credentials.from_env(), **options_from_env(options))
 
@@ -239,7 +240,7 @@ class TokenProvider(Guarded):
         """
         record = self._account.load()
         machine = self._account.machine.load()
-        spent = in_server_time(machine.ledger, record.offset)
+        spent = machine.ledger.shifted(record.offset)
         view = self._lifecycle.survey(record, self._keeper.held.token, Need(), machine=spent)
         event = None if self._keeper.last_event is None else str(self._keeper.last_event)
         return status_of(self._account, record, view, closed=self._keeper.closed, last_event=event)

@@ -91,7 +91,7 @@ class RedisStorage(Guarded):
     @property
     def name(self) -> str:
         """See `Storage.name`. Never blocks."""
-        return f"redis {self._server.place}"
+        return f"redis {self._server.place}" + (", sealed" if self._keys is not None else "")
 
     def __repr__(self) -> str:
         return f"<RedisStorage {self._server.place}>"

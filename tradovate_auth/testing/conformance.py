@@ -88,8 +88,9 @@ class StorageConformance:
 
     def test_an_emptied_record_comes_back_empty(self, storage: Storage, key: str) -> None:
         """A later record replaces the earlier one as a whole: nothing of that shines through."""
-        storage.save(key, full_record())
-        empty = Record(revision=2)
+        full = full_record()
+        storage.save(key, full)
+        empty = Record(revision=2, generation=full.generation)
         insist(storage.save(key, empty), "save() grants the next revision")
         wrong = differences(storage.load(key), empty)
         insist(not wrong, f"nothing is left of the record before; these differ: {', '.join(wrong)}")
