@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tradovate_auth import errors
+from tradovate_auth import errors, storage
 from tradovate_auth.errors import TokenTimeout, TradovateAuthError, TransportError
 
 
@@ -17,7 +17,7 @@ def tree(root: type[TradovateAuthError]) -> Iterator[type[TradovateAuthError]]:
         yield from tree(child)
 
 
-OURS = {kind for kind in tree(TradovateAuthError) if kind.__module__.startswith("tradovate_auth.")}
+OURS = {kind for kind in tree(TradovateAuthError) if kind.__module__ == errors.__name__}
 EVERY = sorted(OURS, key=lambda kind: kind.__name__)
 every = pytest.mark.parametrize("kind", EVERY)
 
@@ -29,8 +29,18 @@ def clones(error: TradovateAuthError) -> list[TradovateAuthError]:
 
 
 def test_the_tree_is_what_the_module_exports() -> None:
-    """Every error class of the package is public, and the module exports nothing else."""
+    """The module exports every error class that it has, and nothing else."""
     assert [kind.__name__ for kind in EVERY] == errors.__all__
+
+
+def test_other_modules_have_kinds_of_storage_errors_alone() -> None:
+    """Whoever catches the public ones misses none: elsewhere there are only kinds of `StorageError`."""
+    others = {
+        kind for kind in tree(TradovateAuthError) if kind.__module__.startswith("tradovate_auth.")
+    } - OURS
+    assert {storage.StorageBusy, storage.UnreadableRecord} <= others
+    assert all(issubclass(kind, errors.StorageError) for kind in others)
+    assert all(kind.__name__ in str(errors.__doc__) for kind in others if kind.__name__ in storage.__all__)
 
 
 @every

@@ -125,8 +125,8 @@ def test_no_token_lives_longer_than_a_day(ends: float) -> None:
     token = token_of(granted(expires_at=NOW + ends))
     ends = (NOW + ends) - NOW  # as precisely as moments are
     assert 0 <= token.lifetime <= DAY
-    assert token.known_expiry == (ends > 0)
-    assert token.lifetime == pytest.approx(min(ends, DAY) if ends > 0 else DAY, abs=1e-3)
+    assert token.known_expiry == (ends >= 1e-6), "a datetime tells no less apart"
+    assert token.lifetime == pytest.approx(min(ends, DAY) if ends >= 1e-6 else DAY, abs=1e-3)
 
 
 def test_hosts_are_merged_key_by_key() -> None:

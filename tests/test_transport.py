@@ -324,12 +324,13 @@ def test_a_name_that_cannot_be_found_in_time_was_not_sent(
     stack: Stack, tradovate_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A resolver that hangs longer than the call may take costs no login: nothing was sent, nor is it when it comes back."""
-    hanging, back = threading.Event(), threading.Event()
+    hanging, back, found = threading.Event(), threading.Event(), threading.Event()
     real = socket.getaddrinfo
 
     def resolve(*args: Any, **options: Any) -> Any:
         hanging.set()
         back.wait(20)
+        found.set()
         return real(*args, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
@@ -338,6 +339,7 @@ def test_a_name_that_cannot_be_found_in_time_was_not_sent(
         stack.transport().send(Call("POST", url, {}, SECRET.encode()), 0.2)
     assert not caught.value.sent
     assert hanging.is_set()
+    assert not found.is_set(), "the call has its own end of time"
     back.set()
     for thread in threading.enumerate():
         if thread.name == "tradovate_auth call":

@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from ._bearer import ONE_SHOT_TTL, READING, RENEW, Bearer
@@ -195,6 +196,7 @@ class AiohttpTransport:
                 runner.close()
 
     async def _send(self, call: Call, limit: aiohttp.ClientTimeout) -> Reply:
+        asyncio.get_running_loop().set_default_executor(_Unawaited())
         session = self._factory() if self._factory is not None else self._plain_session()
         async with session:
             request = session.request(
@@ -222,6 +224,14 @@ class AiohttpTransport:
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(force_close=True), cookie_jar=aiohttp.DummyCookieJar()
         )
+
+
+class _Unawaited(ThreadPoolExecutor):
+    """Lets its loop end while a name is still being looked up: nobody can interrupt that, and it may take for ever."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002  # theirs
+        """See `ThreadPoolExecutor.shutdown`, but never wait."""
+        super().shutdown(wait=False, cancel_futures=cancel_futures)
 
 
 class _Exactly:

@@ -10,7 +10,8 @@
     │   └── SessionEvicted             ... another client keeps closing our session
     ├── TransportError                 the server could not be reached, or its answer got lost
     ├── ProtocolError                  the server said something that is not in the protocol we know
-    ├── StorageError                   fix the disk or the Redis behind the storage
+    ├── StorageError                   fix the disk or the Redis behind the storage; `tradovate_auth.storage` has two
+    │                                  kinds of it, StorageBusy and UnreadableRecord
     ├── TokenTimeout                   only this caller gave up; the attempt goes on (also a TimeoutError)
     └── ProviderClosed                 the provider was closed
 
