@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
-from fleet_model import SERVER_AHEAD, Process, Trouble, World
+from fleet_model import Process, Trouble, World
 
 from tradovate_auth import AccessToken, TradovateAuthError
 from tradovate_auth.storage import Record
@@ -116,6 +116,7 @@ class Referee:
         self._tokens: dict[str, AccessToken] = {}
         self.latched = False
         """A login was refused, and nobody has said that the cause is gone."""
+        self._answering: Process | None = None
         self.forget()
 
     def forget(self) -> None:
@@ -127,12 +128,15 @@ class Referee:
         self._refused: set[str] = set()
         self._refused_openly = 0
         self._generations: dict[Process, int] = {}
-        self._alone: set[Process] = set()
+        self._looked: dict[Process, float] = {}
+        """When each process has last read the storage."""
         self.forgive()
 
     def forgive(self) -> None:
         """Expect no hold any more: a human has said so."""
-        self._held_until, self._why = 0.0, ""
+        self._held_until, self._held_at, self._why = 0.0, 0.0, ""
+        self._told: Process | None = None
+        """Who got the answer that forbids calls."""
         self._lost = 0
         self._evicted_at: float | None = None
         self._latched_until = 0.0
@@ -146,7 +150,10 @@ class Referee:
     def departing(self, process: Process, call: Call, trouble: Trouble) -> None:
         """Judge a call that is about to leave."""
         now = self._world.now
-        assert now >= self._held_until - self._margin, (
+        knows = (
+            not self._world.away or process is self._told or self._looked.get(process, -1.0) > self._held_at
+        )
+        assert not knows or now >= self._held_until - self._margin, (
             f"a call {self._held_until - now:.0f} s early: {self._why}"
         )
         if trouble.kind == "unreachable":
@@ -154,12 +161,12 @@ class Referee:
         spent = _Spent(now, process, self._world.away)
         if not _is_login(call):
             self.renewals.append(spent)
-            assert self._recent(self.renewals) <= 12, "the thirteenth renewal of an hour"
+            assert self._recent(self.renewals, process) <= 12, "the thirteenth renewal of an hour"
             return
         assert now >= self._latched_until - self._margin, "a login with credentials that were refused"
         self.failed.append(spent)
-        assert self._recent(self.failed) <= 3, "a login after three that failed within an hour"
-        assert self._recent(self.granted) < 5, "a login after five that were granted within an hour"
+        assert self._recent(self.failed, process) <= 3, "a login after three that failed within an hour"
+        assert self._recent(self.granted, process) < 5, "a login after five that were granted within an hour"
         assert not self._world.away, "a login without the storage"
         for token in (self._stored(), process.token):
             assert token is None or not self._usable(token), (
@@ -167,16 +174,14 @@ class Referee:
             )
 
     def answered(self, process: Process, call: Call, reply: Reply | None) -> None:
-        """Take note of what a process knows from now on."""
-        said = _read(reply)
+        """Take note of what a process knows from now on, and others that have read the storage since."""
+        said, self._answering = _read(reply), process
         if _is_login(call):
             self._login_answered(reply, said)
         elif reply is not None and not _barred(reply, said) and (reply.status == 401 or "errorText" in said):
             self._renewal_refused(process, call)
         elif "accessToken" in said:
             self._lost = 0
-            if self._world.away:
-                self._alone.add(process)
         if reply is not None:
             self._forbidden(reply, said)
 
@@ -197,9 +202,9 @@ class Referee:
             assert token.generation > self._refused_openly, f"generation {token.generation} was refused"
             left = token.expires_at.timestamp() - self._world.server.now()
             assert left > -self._margin, f"a token {-left:.0f} s after its end"
-            if process not in self._alone:  # its generations were nobody else's, and are forgotten
-                assert token.generation >= self._generations.get(process, 0), "the generation went back"
-                self._generations[process] = token.generation
+            self._looked[process] = self._world.now
+            assert token.generation >= self._generations.get(process, 0), "the generation went back"
+            self._generations[process] = token.generation
 
     def _stored(self) -> AccessToken | None:
         records = self._world.kept._records.items()
@@ -212,15 +217,15 @@ class Referee:
         lives = token.expires_at.timestamp() > self._world.server.now() + self._margin
         return lives and token.generation > self._refused_openly and token.value not in self._refused
 
-    def _recent(self, spent: list[_Spent]) -> int:
-        # The very first entry is made before the server has said what time it is.
-        horizon = self._world.now - _HOUR + self._margin + _PATIENCE + SERVER_AHEAD
-        return sum(each.at > horizon for each in spent)
+    def _recent(self, spent: list[_Spent], process: Process) -> int:
+        horizon = self._world.now - _HOUR + self._margin + _PATIENCE
+        return sum(each.at > horizon and (each.process is process or not each.unsaved) for each in spent)
 
     def _hold(self, seconds: float, why: str) -> None:
         until = self._world.now + seconds
         if not self._world.away and until > self._held_until:
-            self._held_until, self._why = until, why
+            self._held_until, self._held_at, self._why = until, self._world.now, why
+            self._told = self._answering
 
     def _forbidden(self, reply: Reply, said: dict[str, Any]) -> None:
         if said.get("p-captcha") in (True, "true"):
