@@ -198,7 +198,8 @@ class World:
         until, agenda, take = self.now + seconds, self.agenda, heapq.heappop
         while agenda and agenda[0][0] <= until:
             moment, _, action = take(agenda)
-            self.now = max(self.now, moment)
+            if moment > self.now:  # noqa: PLR1730  # millions of times
+                self.now = moment
             action(moment)
         self.now = max(self.now, until)
 

@@ -125,10 +125,10 @@ class TestMachine:
 
     def test_a_ticket_belongs_to_its_machine(self) -> None:
         """P§4.1: it is bound to the address; another machine asks without."""
-        hold = Hold("penalty", NOW, "slow down", TICKET, machine="this")
+        hold = Hold("penalty", NOW, "slow down", TICKET, scope="this")
         asked = some_view(need=WANTED, ledger=Ledger(hold=hold))
-        assert decide(replace(asked, here="this")) == Login(TICKET)
-        assert decide(replace(asked, here="that")) == Login(None)
+        assert decide(replace(asked, scope="this")) == Login(TICKET)
+        assert decide(replace(asked, scope="that")) == Login(None)
 
 
 class TestUse:

@@ -7,9 +7,13 @@ import pytest
 from core_tools import FrailStorage, World
 
 from tradovate_auth import Budget, ProviderClosed, StorageError, Throttled, TokenProvider, TransportError
+from tradovate_auth._dispatch import Dispatch
+from tradovate_auth._holds import Hold
 from tradovate_auth._ledger import Ledger
+from tradovate_auth._view import Need
 from tradovate_auth.events import RenewalFailed
 from tradovate_auth.storage import Lease, Record, StorageBusy
+from tradovate_auth.storage._record import OWNED
 from tradovate_auth.testing import FakeClock
 from tradovate_auth.transport import Call, Reply
 
@@ -291,3 +295,21 @@ def test_a_busy_storage_is_no_outage(world: World, storage: Leasing) -> None:
     world.settled(provider)
     assert provider.get().generation == 2
     world.events.expect("LoggedIn", "RenewalFailed", "Renewed")
+
+
+@pytest.mark.parametrize("lapsed", [True, False])
+def test_a_hold_that_came_meanwhile_is_heeded_and_kept(world: World, *, lapsed: bool) -> None:
+    """A leader slept between deciding and entering: what another process was told meanwhile stands, and nothing is sent."""
+    provider = world.provider()
+    account = provider._account
+    if lapsed:
+        token = provider.get()
+    view = provider._lifecycle.survey(account.load(), None, Need(login=True))
+    hold = Hold("locked", view.now + 3600, "the server locked us out with 429")
+    account.change_ledger(lambda ledger: ledger.with_hold(hold))
+    sent = len(world.transport.calls)
+    dispatch = Dispatch(account, OWNED, account.load(), view)
+    assert (dispatch.renewal(token, scheduled=False) if lapsed else dispatch.login(None)) is None
+    ledger = account.load().ledger
+    assert (ledger.hold, ledger.failed_logins, ledger.renewals) == (hold, (), ())
+    assert len(world.transport.calls) == sent

@@ -223,6 +223,69 @@ def test_another_process_in_the_same_penalty_is_told_at_once(world: World) -> No
     assert world.server.counts.logins == 2
 
 
+class Scripted:
+    """Grants the first call a token of 80 minutes by the clock, and answers every other with the same body."""
+
+    def __init__(self, world: World, body: str, *, grants: bool) -> None:
+        self.calls: list[Call] = []
+        self._world = world
+        self._body = body
+        self._grants = grants
+
+    def send(self, call: Call, timeout: float) -> Reply:
+        """See `Transport.send`."""
+        self.calls.append(call)
+        if self._grants and len(self.calls) == 1:
+            ends = at(self._world.clock.time() + 4800).isoformat()
+            return Reply(200, {}, json.dumps({"accessToken": "granted", "expirationTime": ends}).encode())
+        return Reply(200, {}, self._body.encode())
+
+
+@pytest.mark.parametrize("body", ['{"p-time": 1}', '{"p-ticket": "t", "p-time": 1}'])
+def test_a_penalty_on_a_login_ends_after_two_repetitions(world: World, body: str) -> None:
+    """With a ticket or without one: three calls, a hold of a quarter of an hour, and then one at a time."""
+    transport = Scripted(world, body, grants=False)
+    provider = world.provider(transport=transport)
+    with world.time_flies(), pytest.raises(Throttled) as caught:
+        provider.get(timeout=None)
+    assert len(transport.calls) == 3
+    assert caught.value.retry_after is not None
+    assert caught.value.retry_after > 300
+    world.clock.advance(902)
+    with pytest.raises(Throttled):
+        provider.get(timeout=None)
+    assert len(transport.calls) == 4
+
+
+def test_a_penalty_on_the_renewal_of_a_lapsed_token_ends_in_a_login(world: World) -> None:
+    """Repeated plain twice; then it counts as offered, and after the hold comes the login, with budget left for others."""
+    transport = Scripted(world, '{"p-time": 1, "p-ticket": "t"}', grants=True)
+    provider = world.provider(transport=transport)
+    provider.get()
+    world.clock.advance(4900)
+    with world.time_flies(), pytest.raises(Throttled) as caught:
+        provider.get(timeout=None)
+    assert type(caught.value) is Throttled
+    assert [call.method for call in transport.calls] == ["POST", "GET", "GET", "GET"]
+    world.clock.advance(902)
+    with pytest.raises(Throttled):
+        provider.get(timeout=None)
+    assert [call.method for call in transport.calls[4:]] == ["POST"]
+
+
+def test_a_ticket_is_redeemed_with_the_body_that_it_was_given_for(world: World) -> None:
+    """Two API keys of a user share the wait, but not the ticket (P§4.1: the identical body)."""
+    world.server.add_user("trader", world.server.credentials["password"])  # any API key, or none
+    world.server.penalize("login", seconds=15)
+    with pytest.raises(Throttled):
+        world.provider().get(timeout=1)
+    other = world.provider(who={"cid": 9})
+    with world.time_flies():
+        other.get(timeout=60)
+    bodies = [json.loads(call.body or b"{}") for call in world.transport.calls]
+    assert [body.get("p-ticket") for body in bodies] == [None, None]
+
+
 class Overtaken(SocketTransport):
     """While its second answer is on the way, another process stores a token of its own."""
 

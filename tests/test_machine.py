@@ -360,7 +360,7 @@ def test_a_ticket_is_redeemed_on_its_machine_alone(world: World) -> None:
         first.get(timeout=1)
     hold = first._account.load().ledger.hold
     assert hold is not None
-    assert hold.machine == first._account.here
+    assert hold.scope == first._account.ticket_scope()
     other = elsewhere(world.provider())
     world.clock.advance(20)
     for provider, redeems in ((other, False), (first, True)):

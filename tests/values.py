@@ -139,7 +139,7 @@ def view(*, now: float = NOW, held: AccessToken | None = None, **changes: Any) -
         budget=Budget(),
         ledger=Ledger(),
         machine=Ledger(),
-        here="",
+        scope="",
         offered=False,
         tried=False,
         latch=None,

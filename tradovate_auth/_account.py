@@ -122,6 +122,11 @@ class Account:
             ).hex()
         return self._fingerprint
 
+    def ticket_scope(self) -> str:
+        """Return for what a penalty's ticket is good: this machine (P§4.1), and the body that it was given for."""
+        parts = [self.here, self.fingerprint(), self.credentials.device_id]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
     def sit_out(self, seconds: float) -> None:
         """Block for so long.
 

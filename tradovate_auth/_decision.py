@@ -143,7 +143,7 @@ def _spent(view: View) -> Decision:
 
 def _ticket(view: View) -> str | None:
     hold = view.ledger.hold
-    return hold.ticket if hold is not None and hold.machine == view.here else None
+    return hold.ticket if hold is not None and hold.scope == view.scope else None
 
 
 Row = tuple[str, Callable[[View], bool], Callable[[View], Decision]]

@@ -57,10 +57,10 @@ class Dispatch:
             if everywhere:
                 machine.renewal_not_sent(self.entered)
 
-        self.account.change_ledger(
+        entered = self.account.change_ledger(
             lambda ledger: ledger.with_renewal(view.now, view.pace, scheduled=scheduled)
         )
-        if not self._ours(lambda: machine.renewal(self.entered, view.pace, view.budget), take_back):
+        if not self._ours(entered, lambda: machine.renewal(self.entered, view.pace, view.budget), take_back):
             return None
         try:
             return self.account.send_renewal(self.record, token, patient=view.living is None)
@@ -88,8 +88,8 @@ class Dispatch:
                 machine.login_not_failed(self.entered)
 
         call = login_call(self.account.credentials, self.account.environment.url, ticket)
-        self.account.change_ledger(lambda ledger: ledger.with_login(view.now, view.pace))
-        if not self._ours(lambda: machine.login(self.entered, view.pace, view.budget), take_back):
+        entered = self.account.change_ledger(lambda ledger: ledger.with_login(view.now, view.pace))
+        if not self._ours(entered, lambda: machine.login(self.entered, view.pace, view.budget), take_back):
             return None
         try:
             return self.account.send(call, self.record, patient=True)
@@ -98,11 +98,12 @@ class Dispatch:
                 take_back(everywhere=True)
             raise
 
-    def _ours(self, enter: Callable[[], bool], take_back: Callable[..., None]) -> bool:
+    def _ours(self, record: Record, enter: Callable[[], bool], take_back: Callable[..., None]) -> bool:
         """Enter the call for the machine; return whether it may be made. If not it has been taken back."""
         entered = False
         try:
-            entered = enter()
+            # A hold that was not there when this was decided: whoever placed it knows more.
+            entered = record.ledger.hold_at(self.view.now) is None and enter()
             if entered and self.lease.held():
                 return True
         except StorageError:

@@ -4,6 +4,7 @@ Both return the token if one was granted, else None; what stands in the way of t
 """
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final, assert_never
 
@@ -12,6 +13,7 @@ from ._account import Account
 from ._dispatch import Dispatch
 from ._grant import ended_already, merged_hosts, oddities, token_from
 from ._holds import MOST_RESENDS, Hold, HoldKind
+from ._ledger import Ledger
 from ._pace import Pace
 from ._view import View
 from ._wire import Captcha, Faulty, Granted, LockedOut, Penalty, Refused, scrub
@@ -23,6 +25,7 @@ from .storage import Lease, Record
 __all__ = ["Exchange", "Journal"]
 
 _PENALTY_JITTER: Final = 1.0  # seconds at most after a penalty's end, so that machines do not ask in step
+_SLOW_DOWN: Final = "the server asked to slow down"
 _CAPTCHA: Final = "the server asks for a captcha"
 
 
@@ -87,8 +90,8 @@ class Exchange:
                 self._renewal_failed(token, reason, at, pace)
             case Penalty(seconds):
                 # A ticket belongs to a body, and a renewal has none: it is repeated plain (P§9.13).
-                self._hold("penalty", at + seconds, "the server asked to slow down", at)
-                self._renewal_failed(token, "the server asked to slow down", at, pace, answered=False)
+                exhausted = self._penalised(Penalty(seconds, None), at, view, lambda ledger: ledger)
+                self._renewal_failed(token, _SLOW_DOWN, at, pace, answered=exhausted)
             case Captcha() | LockedOut():
                 self._stop(verdict, at, pace)
                 self._renewal_failed(token, "the server forbade it for now", at, pace, answered=False)
@@ -126,7 +129,7 @@ class Exchange:
             case Refused():
                 self._login_refused(verdict, at, pace)
             case Penalty():
-                self._login_penalty(verdict, at, view)
+                self._penalised(verdict, at, view, Ledger.without_last_login)
                 self.account.machine.login_not_failed(dispatch.entered)
             case Captcha() | LockedOut():
                 self._stop(verdict, at, pace)
@@ -265,23 +268,22 @@ class Exchange:
         )
         self.journal.add(events.Refused(account=self.journal.account, reason=text))
 
-    def _login_penalty(self, penalty: Penalty, at: float, view: View) -> None:
-        """P§4.1: the login was not processed. It is sent again with the ticket, twice in a row at most."""
-        earlier = view.ledger.hold
-        resends = earlier.resends + 1 if earlier is not None and earlier.ticket is not None else 0
+    def _penalised(
+        self, penalty: Penalty, at: float, view: View, answered: Callable[[Ledger], Ledger]
+    ) -> bool:
+        """P§4.1: the call was not processed. It is sent again, twice in a row at most; return whether it has been."""
+        earlier, pace = view.ledger.hold, view.pace
+        again = earlier is not None and earlier.kind == "penalty" and at - earlier.until < pace.hour
+        resends = earlier.resends + 1 if earlier is not None and again else 0
         exhausted = resends >= MOST_RESENDS
-        seconds = max(penalty.seconds, 15 * view.pace.minute) if exhausted else penalty.seconds
+        seconds = max(penalty.seconds, 15 * pace.minute) if exhausted else penalty.seconds
         seconds += self.account.jitter(min(_PENALTY_JITTER, seconds / 10))
-        hold = Hold(
-            "penalty",
-            at + seconds,
-            "the server asked to slow down",
-            None if exhausted else penalty.ticket,
-            resends,
-            self.account.here,
-        )
-        self.account.change_ledger(lambda ledger: ledger.without_last_login().with_hold(hold))
+        ticket = None if exhausted else penalty.ticket
+        scope = self.account.ticket_scope() if ticket else ""
+        hold = Hold("penalty", at + seconds, _SLOW_DOWN, ticket, resends, scope)
+        self.account.change_ledger(lambda ledger: answered(ledger).with_hold(hold))
         self.journal.add(events.Held(account=self.journal.account, reason=hold.reason, seconds=seconds))
+        return exhausted
 
     def _stop(self, verdict: Captcha | LockedOut, at: float, pace: Pace) -> None:
         """P§4.2, P§9.16: an hour without any call, because calls may start the hour anew; longer if the server says so.

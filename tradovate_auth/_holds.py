@@ -21,9 +21,9 @@ class Hold:
     ticket: str | None = field(default=None, repr=False)
     """Only for a penalty: what the identical login body is sent again with (P§4.1)."""
     resends: int = 0
-    """How often in a row a login was answered with another penalty."""
-    machine: str = ""
-    """Where the ticket was given: it is bound to the address (P§4.1), so others wait and ask without it."""
+    """How often in a row a call was answered with another penalty."""
+    scope: str = field(default="", repr=False)
+    """To which machine and body the ticket was given: it is bound to them (P§4.1), so others wait and ask without it."""
 
     @property
     def passable(self) -> bool:

@@ -125,9 +125,9 @@ class Ledger:
         return replace(self, renewed_at=now, failures=0, retry_at=0.0, lost=0, hold=None)
 
     def with_login(self, now: float, pace: Pace) -> Self:
-        """Enter a login that is about to be sent: as failed, until it is granted."""
+        """Enter a login that is about to be sent: as failed, until it is granted. A penalty is worked off by it."""
         pruned = self.pruned(now, pace.hour)
-        return replace(pruned, failed_logins=(*pruned.failed_logins, now), hold=None)
+        return replace(pruned, failed_logins=(*pruned.failed_logins, now), hold=self.hold_at(now))
 
     def without_last_login(self) -> Self:
         """Take back a login that never left this machine, or that the server did not process."""

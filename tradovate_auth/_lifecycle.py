@@ -108,7 +108,7 @@ class Lifecycle:
         tried: bool = False,
     ) -> View:
         """Return the view of a record, and of the machine's ledger. Asks the storage for its clock."""
-        now = self.account.now(record)
+        now, hold = self.account.now(record), record.ledger.hold
         token = self._newest(record, held, now)
         pace = self.account.pace(token)
         return View(
@@ -121,7 +121,7 @@ class Lifecycle:
             budget=self._budget,
             ledger=record.ledger,
             machine=machine,
-            here=self.account.here,
+            scope=self.account.ticket_scope() if hold is not None and hold.ticket else "",
             offered=token is not None and token.generation <= record.offered.get(self.account.slot, 0),
             tried=tried,
             latch=record.ledger.latch(self.account.fingerprint()) if record.ledger.latches else None,

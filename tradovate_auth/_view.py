@@ -44,8 +44,8 @@ class View:
     ledger: Ledger
     machine: Ledger
     """What the server counts by address, over all accounts of this machine."""
-    here: str
-    """Which machine this is."""
+    scope: str
+    """For which machine and body a ticket would be redeemed; empty where there is none."""
     offered: bool
     """A lapsed token has had its one renewal."""
     tried: bool

@@ -254,7 +254,7 @@ _HOLD: Final[Readers] = {
     "reason": _string,
     "ticket": _perhaps(_string),
     "resends": _whole,
-    "machine": _string,
+    "scope": _string,
 }
 _LATCH: Final[Readers] = {
     "fingerprint": _string,
