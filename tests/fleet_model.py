@@ -62,6 +62,9 @@ SERVER_AHEAD: Final = 73.5
 NEVER: Final = float("inf")
 
 
+_Entry = tuple[float, int, Callable[[float], object]]
+
+
 class Busy(BaseException):
     """Somebody else holds the storage's lock: the pass begins anew when it is free."""
 
@@ -185,13 +188,29 @@ class World:
         self.locked: dict[str, Process] = {}
         self.waiting: list[Process] = []
         self.asked = {"load": 0, "save": 0, "lock": 0, "in vain": 0}
-        self.agenda: list[tuple[float, int, Callable[[float], object]]] = []
-        self.serial = itertools.count()
+        self.agenda: list[_Entry] = []
+        """What happens within this second, and when the pages of later ones are to be opened: it stays short, and quick."""
+        self._pages: dict[int, list[_Entry]] = {}
+        self._opened = 0
+        self._serial = itertools.count()
         self.environment = Environment.of("demo")
 
     def at(self, moment: float, action: Callable[[float], object]) -> None:
         """Plan something; it is told the moment that it was planned for."""
-        heapq.heappush(self.agenda, (moment, next(self.serial), action))
+        second = int(moment)
+        if second <= self._opened:
+            heapq.heappush(self.agenda, (moment, next(self._serial), action))
+            return
+        page = self._pages.get(second)
+        if page is None:
+            page = self._pages[second] = []
+            heapq.heappush(self.agenda, (float(second), next(self._serial), self._open))
+        page.append((moment, next(self._serial), action))
+
+    def _open(self, moment: float) -> None:
+        self._opened = int(moment)
+        for entry in self._pages.pop(self._opened):
+            heapq.heappush(self.agenda, entry)
 
     def run(self, seconds: float) -> None:
         """Let time pass, and everything happen that is planned for it."""
@@ -406,8 +425,7 @@ class Process:
     def plan(self, moment: float) -> None:
         """Look next at that moment, whatever was planned before."""
         self.due = moment
-        world = self.world
-        heapq.heappush(world.agenda, (moment, next(world.serial), self._wake))
+        self.world.at(moment, self._wake)
 
     def wake(self, moment: float) -> None:
         """Look, if this is still the moment that was planned."""

@@ -216,3 +216,26 @@ def test_package_imports_aiohttp_only_for_the_emulator() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
     with pytest.raises(AttributeError, match="Simulator"):
         package.Simulator  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--port", "99999"], ["--port", "{taken}"], ["--rules", '{"nonsense": 1}']],
+)
+def test_command_says_what_is_wrong_in_a_line(arguments: list[str]) -> None:
+    """A port that cannot be had, or a rule that there is not: one line on stderr, status 1, no traceback."""
+    with Emulator() as other:
+        given = [
+            argument.format(taken=other.port) if "{t" in argument else argument for argument in arguments
+        ]
+        ended = subprocess.run(
+            [sys.executable, "-m", "tradovate_auth.testing.emulator", *given],
+            capture_output=True,
+            text=True,
+            timeout=40,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("The emulator cannot start: ")
+    assert ended.stderr.count("\n") == 1

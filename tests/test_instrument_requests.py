@@ -1,5 +1,7 @@
 """Instrumentation and what only requests does: adapters, prepared requests, a netrc, pickled sessions, redirects by copies."""
 
+import io
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -141,10 +143,19 @@ def test_a_session_that_keeps_headers_on_redirects(scene: Scene) -> None:
 
 
 def test_a_login_with_any_body(scene: Scene) -> None:
-    """A form as text is read; what is no text, or comes piece by piece, names nobody and passes with its body whole."""
+    """A form, a file and all kinds of bytes are read; what comes piece by piece names nobody and passes with its body whole."""
+    login = json.dumps({"name": scene.user}).encode()
     with instrument(scene.provider):
-        answer = requests.post(scene.login, data=f"name={scene.user}", **LIMIT)
-        assert answer.json()["accessToken"] == scene.provider.get().value
+        bodies: list[Any] = [
+            f"name={scene.user}",
+            bytearray(login),
+            io.BytesIO(login),
+            io.StringIO(login.decode()),
+        ]
+        for body in bodies:
+            answer = requests.post(scene.login, data=body, **LIMIT)
+            assert answer.json()["accessToken"] == scene.provider.get().value
+        assert scene.exchanges == (1, 0)
         pieces = (piece for piece in (b'{"name": ', b'"somebody"}'))
         assert "violations" in requests.post(scene.login, data=pieces, **LIMIT).json()
     assert scene.server.requests[-1].body == b'{"name": "somebody"}'

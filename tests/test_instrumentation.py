@@ -396,8 +396,8 @@ class Source:
 
 @every_stack
 def test_a_source_that_is_no_provider(stack: Stack, scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
-    """Its user is the one that its token names; what there is to warn of is logged. A client that asks for a token is given
-    one with half of its life ahead, else the one in hand, else the source's own error.
+    """Its user is the one that its token names; what there is to warn of is logged. A client that logs in is given the
+    token in hand; one that renews is given one with half of its life ahead, else the one in hand; or the source's own error.
     """
     source = Source(scene, scene.user.upper())
     with instrument(source), bare(stack) as client, caplog.at_level(logging.WARNING, "tradovate_auth"):
@@ -407,11 +407,13 @@ def test_a_source_that_is_no_provider(stack: Stack, scene: Scene, caplog: pytest
             "expirationTime": "1970-01-01T01:20:00.000Z",
             "name": scene.user.upper(),
         }
-        assert max(source.asked) == 2400.0
+        assert max(source.asked) == 0.0, "logins spend no renewal"
         assert client.get(scene.accounts).status == 401
         assert scene.carried == ["Bearer token"]
+        assert json.loads(client.get(scene.renewal).body)["accessToken"] == "token"
+        assert max(source.asked) == 2400.0
         source.patience = 1.0
-        assert scene.log_in(client)["accessToken"] == "token"
+        assert json.loads(client.get(scene.renewal).body)["accessToken"] == "token"
         source.patience = -1.0
         with pytest.raises(TokenTimeout):
             scene.log_in(client)

@@ -465,14 +465,16 @@ class TestHolds:
         assert ledger.hold_at(NOW) is None
         assert Ledger().hold_at(NOW) is None
 
-    def test_a_longer_one_of_another_kind_stays(self) -> None:
-        """A short hold does not shorten a longer one of another kind; its own kind it replaces."""
+    def test_a_longer_one_stays(self) -> None:
+        """A short hold does not shorten a longer one; but of two penalties the newer one counts, with its ticket."""
         locked, penalty = Hold("locked", NOW + HOUR, "locked"), Hold("penalty", NOW + 15, "slow down")
         assert Ledger().with_hold(penalty).hold == penalty
         assert Ledger().with_hold(locked).with_hold(penalty).hold == locked
         assert Ledger().with_hold(penalty).with_hold(locked).hold == locked
         shorter = Hold("locked", NOW + 5, "locked")
-        assert Ledger().with_hold(locked).with_hold(shorter).hold == shorter
+        assert Ledger().with_hold(locked).with_hold(shorter).hold == locked
+        later = Hold("penalty", NOW + 5, "slow down", "ticket-4713")
+        assert Ledger().with_hold(penalty).with_hold(later).hold == later
 
     def test_a_ticket_outlives_its_hold(self) -> None:
         """A hold that is over is forgotten, unless it has a ticket that can be redeemed now."""
@@ -543,3 +545,14 @@ def test_every_moment_can_be_moved() -> None:
     assert (moved.renewed_at, moved.retry_at, moved.unscheduled_at) == (NOW + 96, NOW + 105, NOW + 106)
     assert (moved.evicted_at, moved.pause, moved.hold) == (NOW + 92, 7.0, Hold("locked", NOW + 109, "x"))
     assert [entry.until for entry in moved.latches] == [NOW + 160, None]
+
+
+def test_a_long_pause_is_over_one_day() -> None:
+    """Unplanned renewals that helped nobody wait longer each time; when nobody has asked for long, it is another matter."""
+    ledger = Ledger()
+    for _ in range(3):
+        ledger = ledger.with_renewal(NOW, PACE, scheduled=False)
+    assert ledger.pause == 4 * PACE.first_pause
+    soon = ledger.unscheduled_at + PACE.longest_pause - 1
+    assert ledger.with_renewal(soon, PACE, scheduled=False).pause == 8 * PACE.first_pause
+    assert ledger.with_renewal(soon + 1, PACE, scheduled=False).pause == PACE.first_pause

@@ -310,8 +310,8 @@ class TestBudgets:
         assert kinds == ["LoginRefused"] * 3 + ["Throttled"] * 7
         assert world.server.counts.logins == 3
 
-    def test_renewals_of_several_accounts_stop_at_twelve(self, world: World) -> None:
-        """With four accounts that each stay within their own allowance; living tokens are used to their end."""
+    def test_renewals_of_several_accounts_that_nobody_planned_stop_at_eight(self, world: World) -> None:
+        """With four accounts that each stay within their own allowance: what is left is for the planned ones."""
         world.server.configure(lifetime=90 * MINUTE)
         providers = accounts(world, 4)
         for provider in providers:
@@ -321,9 +321,19 @@ class TestBudgets:
             for provider in providers:
                 with suppress(Throttled):
                     provider.renew()
-        assert world.server.counts.renewals == 12
-        assert [provider.get().generation for provider in providers] == [4] * 4
-        assert elsewhere(providers[0]).renew().generation == 5
+        assert world.server.counts.renewals == 8
+        assert [provider.get().generation for provider in providers] == [3] * 4
+        assert elsewhere(providers[0]).renew().generation == 4
+
+    def test_planned_renewals_have_a_share_of_their_own(self, world: World) -> None:
+        """Calls that one account may never make cost the others no planned renewal: a third of the hour's is for those."""
+        machine = world.provider()._account.machine
+        unplanned = [machine.renewal(NOW, PACE, Budget(), scheduled=False) for _ in range(9)]
+        assert unplanned == [True] * 8 + [False]
+        assert [machine.renewal(NOW, PACE, Budget()) for _ in range(5)] == [True] * 4 + [False]
+        machine.renewal_not_sent(NOW)
+        ledger = machine.load().ledger
+        assert (len(ledger.renewals), len(ledger.unscheduled)) == (11, 7)
 
     def test_a_granted_login_counts_for_nobody_else(self, world: World) -> None:
         """Twenty accounts in a row, each granted: none of them is in the way of the next."""

@@ -165,3 +165,9 @@ def test_the_answer_has_nothing_that_the_token_has_not() -> None:
 def test_answers_without_a_token(body: bytes) -> None:
     """Whatever the server says to a login that was let pass, reading it does no harm."""
     assert granted_tokens(body) == frozenset()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "utf-16-le"])
+def test_a_name_is_read_in_every_encoding_that_json_has(encoding: str) -> None:
+    """With a byte order mark or without: servers read it, so it is no stranger's."""
+    assert named_user(json.dumps({"name": "tr\u00e4der"}).encode(encoding)) == "tr\u00e4der"

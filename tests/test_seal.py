@@ -479,7 +479,8 @@ class TestExtras:
         monkeypatch.setenv(VARIABLE, TEXT)
         ended = without(library, f"from tradovate_auth.storage import KeyRing\n{make}")
         assert (
-            f"ImportError: This adapter needs {extra}: pip install 'tradovate-auth[{extra}]'" in ended.stderr
+            f"ImportError: This needs the extra {extra}: pip install 'tradovate-auth[{extra}]'"
+            in ended.stderr
         )
         assert_hidden(ended.stderr)
 

@@ -192,4 +192,5 @@ def hold_error(hold: Hold, seconds: float) -> TradovateAuthError:
         "lost": TransportError,
         "protocol": ProtocolError,
     }
-    return kinds[hold.kind](f"Nothing is sent for now: {hold.reason}.", seconds)
+    advice = "Check the network meanwhile: the lost login may have opened a session." if hold.kind == "lost" else None
+    return kinds[hold.kind](f"Nothing is sent for now: {hold.reason}.", seconds, advice)

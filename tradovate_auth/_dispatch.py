@@ -60,7 +60,11 @@ class Dispatch:
         entered = self.account.change_ledger(
             lambda ledger: ledger.with_renewal(view.now, view.pace, scheduled=scheduled)
         )
-        if not self._ours(entered, lambda: machine.renewal(self.entered, view.pace, view.budget), take_back):
+
+        def enter() -> bool:
+            return machine.renewal(self.entered, view.pace, view.budget, scheduled=scheduled)
+
+        if not self._ours(entered, enter, take_back):
             return None
         try:
             return self.account.send_renewal(self.record, token, patient=view.living is None)

@@ -167,7 +167,7 @@ class Exchange:
         if stored.hosts != seen.hosts:
             self.journal.add(events.HostsMoved(account=self.journal.account, hosts=dict(token.hosts)))
         for reason in filter(None, (unsaved, *oddities(token, renewed))):
-            self.journal.warn(reason)
+            self.journal.warn(scrub(reason, (*self.account.credentials.secrets(), granted.value)))
         return token
 
     def _booked(

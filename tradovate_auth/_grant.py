@@ -87,7 +87,7 @@ def oddities(token: AccessToken, previous: AccessToken | None) -> list[str]:
         found.append("the new token ends no later than the one before it")
     status = token.details.get("userStatus")
     if status not in (None, "Active"):
-        found.append(f"the server calls this user {str(status)[:40]!r}")
+        found.append(f"the server calls this user {str(status)!r}")
     if hint := token.details.get("hibpHint"):
-        found.append(f"the server says that the password is known from a leak ({str(hint)[:40]!r})")
+        found.append(f"the server says that the password is known from a leak ({str(hint)!r})")
     return found

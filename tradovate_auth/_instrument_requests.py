@@ -119,9 +119,18 @@ def _answered(request: requests.PreparedRequest, body: bytes) -> requests.Respon
 
 
 def _bytes(body: Any) -> bytes:
+    """Return what is in a body, which stays as it was; nothing of one that can be read only once."""
     if isinstance(body, str):
         return body.encode()
-    return body if isinstance(body, bytes) else b""
+    if isinstance(body, bytes | bytearray | memoryview):
+        return bytes(body)
+    try:
+        start = body.tell()
+        read = body.read()
+        body.seek(start)
+    except (AttributeError, OSError, ValueError):
+        return b""
+    return _bytes(read)
 
 
 def _split(url: object) -> SplitResult:

@@ -81,18 +81,21 @@ class Ledger:
             _wait(self.logins, budget.logins, now, pace.hour),
         )
 
-    def renewals_spent(self, now: float, pace: Pace, budget: Budget) -> float:
-        """Seconds until the budget alone lets a renewal go out; 0.0 for now."""
-        return _wait(self.renewals, budget.renewals, now, pace.hour)
+    def renewals_spent(self, now: float, pace: Pace, budget: Budget, *, scheduled: bool = True) -> float:
+        """Seconds until the budget alone lets a renewal go out; 0.0 for now. Unplanned ones have a share of it."""
+        wait = _wait(self.renewals, budget.renewals, now, pace.hour)
+        if scheduled:
+            return wait
+        share = max(1, int(budget.renewals * _UNSCHEDULED_SHARE))
+        return max(wait, _wait(self.unscheduled, share, now, pace.hour))
 
     def renewal_wait(self, now: float, pace: Pace, budget: Budget, *, scheduled: bool) -> float:
         """Seconds until the budget and the pace let a renewal go out; 0.0 for now."""
-        wait = self.renewals_spent(now, pace, budget)
+        wait = self.renewals_spent(now, pace, budget, scheduled=scheduled)
         if scheduled:
             pause = 0.0 if self.renewed_at is None else self.renewed_at + pace.between_renewals - now
             return max(wait, pause, self.retry_at - now, 0.0)
-        share = max(1, int(budget.renewals * _UNSCHEDULED_SHARE))
-        return max(wait, _wait(self.unscheduled, share, now, pace.hour), self.unscheduled_at - now, 0.0)
+        return max(wait, self.unscheduled_at - now, 0.0)
 
     def with_renewal(self, now: float, pace: Pace, *, scheduled: bool) -> Self:
         """Enter a renewal that is about to be sent."""
@@ -100,7 +103,8 @@ class Ledger:
         entered = replace(pruned, renewals=(*pruned.renewals, now))
         if scheduled:
             return entered
-        pause = min(max(self.pause * 2, pace.first_pause), pace.longest_pause)
+        quiet = now - self.unscheduled_at >= pace.longest_pause  # so long that it is another matter
+        pause = min(max(0.0 if quiet else self.pause * 2, pace.first_pause), pace.longest_pause)
         return replace(
             entered, unscheduled=(*entered.unscheduled, now), unscheduled_at=now + pause, pause=pause
         )
@@ -177,8 +181,9 @@ class Ledger:
         return replace(self, evicted_at=now, eviction_pause=pause, hold=Hold("evicted", now + pause, reason))
 
     def with_hold(self, hold: Hold) -> Self:
-        """Place a hold; a longer one of another kind stays."""
-        keeps = self.hold is not None and self.hold.kind != hold.kind and self.hold.until > hold.until
+        """Place a hold; a longer one stays, unless both are penalties: the server's newer word counts, and its ticket."""
+        penalties = self.hold is not None and self.hold.kind == hold.kind == "penalty"
+        keeps = self.hold is not None and self.hold.until > hold.until and not penalties
         return self if keeps else replace(self, hold=hold)
 
     def joined(self, other: Self, since: Self) -> Self:

@@ -73,18 +73,26 @@ class Machine:
                 return True
         raise StorageBusy("Other processes keep changing this machine's record.")
 
-    def renewal(self, now: float, pace: Pace, budget: Budget) -> bool:
+    def renewal(self, now: float, pace: Pace, budget: Budget, *, scheduled: bool = True) -> bool:
         """Enter a renewal that is about to be sent; return False if the budget does not allow it."""
 
         def entering(ledger: Ledger) -> Ledger:
-            spent = ledger.renewals_spent(now, pace, budget) > 0
-            return ledger if spent else ledger.with_renewal(now, pace, scheduled=True)
+            if ledger.renewals_spent(now, pace, budget, scheduled=scheduled) > 0:
+                return ledger
+            pruned = ledger.pruned(now, pace.hour)
+            unscheduled = pruned.unscheduled if scheduled else (*pruned.unscheduled, now)
+            return replace(pruned, renewals=(*pruned.renewals, now), unscheduled=unscheduled)
 
         return self.change(entering)
 
     def renewal_not_sent(self, now: float) -> None:
         """Take back a renewal that never left this machine."""
-        self.change(lambda ledger: replace(ledger, renewals=_without(ledger.renewals, now)))
+
+        def taking_back(ledger: Ledger) -> Ledger:
+            kept = _without(ledger.renewals, now), _without(ledger.unscheduled, now)
+            return replace(ledger, renewals=kept[0], unscheduled=kept[1])
+
+        self.change(taking_back)
 
     def login(self, now: float, pace: Pace, budget: Budget) -> bool:
         """Enter a login that is about to be sent, as failed until it is granted; return False if the budget does not

@@ -1,8 +1,8 @@
-"""The error for an adapter whose library is not installed."""
+"""The error for whatever needs a library that is not installed."""
 
 __all__ = ["missing_extra"]
 
 
 def missing_extra(extra: str) -> ImportError:
     """Return the error that names the extra to install."""
-    return ImportError(f"This adapter needs {extra}: pip install 'tradovate-auth[{extra}]'")
+    return ImportError(f"This needs the extra {extra}: pip install 'tradovate-auth[{extra}]'")

@@ -204,8 +204,9 @@ class Overlay:
         if self._logins == "pass":
             return Outcome(None)
         token = yield 0.0
-        with suppress(TradovateAuthError):  # then the one in hand is the answer
-            token = yield max(token.lifetime * _RENEW_FROM, 0.0)
+        if kind == "renewal":
+            with suppress(TradovateAuthError):  # then the one in hand is the answer
+                token = yield max(token.lifetime * _RENEW_FROM, 0.0)
         # So that every library knows the hosts in the answer as ours, before the client comes with one of them.
         for auth in list(self._auths.values()):
             auth._routes_for(token)  # noqa: SLF001

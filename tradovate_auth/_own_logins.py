@@ -44,19 +44,18 @@ def auth_call(method: str, path: str) -> AuthCall | None:
 def named_user(body: bytes) -> str | None:
     """Return the user name in the body of a login, JSON or form; None if none can be read."""
     try:
-        text = body.decode()
-    except UnicodeDecodeError:
-        return None
-    try:
-        fields = json.loads(text)
+        fields = json.loads(body)  # from the bytes: it knows UTF-16, and a byte order mark
     except (ValueError, RecursionError):
-        return _named_in_form(text)
+        return _named_in_form(body)
     name = fields.get("name") if isinstance(fields, dict) else None
     return name if isinstance(name, str) and name.strip() else None
 
 
-def _named_in_form(text: str) -> str | None:
-    names = set(parse_qs(text).get("name", []))
+def _named_in_form(body: bytes) -> str | None:
+    try:
+        names = set(parse_qs(body.decode()).get("name", []))
+    except UnicodeDecodeError:
+        return None
     # Two names in one form: which of them the server would take is not ours to guess.
     return names.pop() if len(names) == 1 else None
 

@@ -77,11 +77,13 @@ class View:
         ]
         if not reasons:
             return self.stale_at - self.now
-        own = min(
-            self.ledger.renewal_wait(self.now, self.pace, self.budget, scheduled=scheduled)
+        return min(
+            max(
+                self.ledger.renewal_wait(self.now, self.pace, self.budget, scheduled=scheduled),
+                self.machine.renewals_spent(self.now, self.pace, self.budget, scheduled=scheduled),
+            )
             for scheduled in reasons
         )
-        return max(own, self.machine.renewals_spent(self.now, self.pace, self.budget))
 
     @property
     def lapsed(self) -> bool:

@@ -7,7 +7,7 @@ death of its process; the storage is away some thirty times; another client clos
 sixth of the time a renewed token's predecessor dies at once, so that whoever still uses it is refused.
 
 Three short cuts. Ordinary calls with a good token change nothing and are not made: only the first one that is refused is.
-Whoever has a token that lives tries again and again while the storage is away: that is counted, not made. And a look that finds
+While the storage is away, all but the process that obtained the token ask it in vain: that is counted, not made. And a look that finds
 a newer, fresh token adopts it, which is pure arithmetic: above a hundred processes most of these looks are only computed; the
 others (the table says how many) are made for real, and must come to the very same end. All exchanges, restarts, waits for the
 lock, refusals without a newer token, and everything that the one process does which obtained the token, are real passes.
@@ -20,7 +20,6 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from heapq import heappush
 from typing import Final
 
 from bench.tables import table
@@ -152,7 +151,7 @@ class _Member(Process):
                 if fleet.evicted:
                     left = min(left, random.random() * _CALLS)
                 self.due = due = fleet.now + left
-                heappush(fleet.agenda, (due, next(fleet.serial), self._wake))
+                fleet.at(due, self._wake)
                 return
         super().wake(moment)
 
@@ -174,16 +173,16 @@ class _Member(Process):
         """Plan the timer's next look, or the next ordinary call if that will be refused."""
         fleet, held = self.world, self.keeper.held
         if held is NOTHING:
-            self.plan(fleet.now + random.uniform(5.0, _CALLS))
-            return
-        moment = max(held.again_at, fleet.now + 0.01)
-        if fleet.away and self.obtained != held.token.generation:
+            moment, end = fleet.now + random.uniform(5.0, _CALLS), fleet.away_until
+        else:
+            moment, end = max(held.again_at, fleet.now + 0.01), min(fleet.away_until, held.usable_until)
+        if fleet.away and (held is NOTHING or self.obtained != held.token.generation):
             # It would try again and again, in vain: counted, not made.
-            end, step = min(fleet.away_until, held.usable_until), moment - fleet.now
+            step = moment - fleet.now
             tries = max(math.ceil((end - moment) / step), 0)
             fleet.asked["in vain"] += tries
             moment += tries * step
-        elif not fleet.server.good(held.token):
+        elif held is not NOTHING and not fleet.server.good(held.token):
             moment = min(moment, fleet.now + random.uniform(0.0, _CALLS))
         self.plan(moment)
 

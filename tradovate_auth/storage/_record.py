@@ -15,6 +15,7 @@ __all__ = ["OWNED", "Lease", "Owned", "Record", "Storage", "StorageBusy", "Unrea
 class StorageBusy(StorageError):
     """The storage is there, but others are at work on the session. That is no outage: they see to it."""
 
+    __module__ = "tradovate_auth.storage"  # as users catch it, and see it in a traceback
     default_advice = "Valid tokens stay in use; try again. If one process hangs, end it."
 
 
@@ -25,6 +26,7 @@ class UnreadableRecord(StorageError):
     somebody's session is in it.
     """
 
+    __module__ = "tradovate_auth.storage"
     default_advice = "Give this process the version, or the key, of the others. Nothing was changed; nobody logs in meanwhile."
 
 

@@ -1,6 +1,6 @@
 """``python -m tradovate_auth.testing.emulator``: the emulator as a process, until SIGTERM or SIGINT.
 
-Prints one line on stdout once it listens: ``{"url": ..., "pid": ...}``.
+Prints one line on stdout once it listens: ``{"url": ..., "pid": ..., "credentials": {...}}``.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Raises:
         ImportError: aiohttp is not installed.
-        OSError: The port cannot be had.
+        SystemExit: A rule is wrong, or the port cannot be had.
     """
     from tradovate_auth.testing.emulator import Emulator
 
@@ -61,9 +61,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         signal.signal(number, lambda *_: stop.set())
     if options["until_stdin_closes"]:
         threading.Thread(target=_watch_stdin, args=(stop,), daemon=True).start()
-    with Emulator(
-        Rules().changed(**(options["rules"] | single)), host=options["host"], port=options["port"]
-    ) as server:
+    try:
+        rules = Rules().changed(**(options["rules"] | single))
+        emulator = Emulator(rules, host=options["host"], port=options["port"])
+        emulator.start()
+    except (ValueError, TypeError, OverflowError, OSError) as error:
+        sys.exit(f"The emulator cannot start: {error}")
+    with emulator as server:
         sys.stdout.write(
             json.dumps({"url": server.url, "pid": os.getpid(), "credentials": server.credentials}) + "\n"
         )
