@@ -192,5 +192,9 @@ def hold_error(hold: Hold, seconds: float) -> TradovateAuthError:
         "lost": TransportError,
         "protocol": ProtocolError,
     }
-    advice = "Check the network meanwhile: the lost login may have opened a session." if hold.kind == "lost" else None
+    advice = (
+        "Check the network meanwhile: the lost login may have opened a session."
+        if hold.kind == "lost"
+        else None
+    )
     return kinds[hold.kind](f"Nothing is sent for now: {hold.reason}.", seconds, advice)
