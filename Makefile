@@ -27,7 +27,7 @@ check: $(INSTALLED) ## lint, format, types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: $(INSTALLED) ## what the adapters cost, as ratios within one run: about two minutes
+bench: $(INSTALLED) ## what the adapters cost, as ratios within one run, and the month of a fleet: some minutes
 	@PYTHONPATH=tests $(BIN)/python -m bench.run
 
 fuzz: $(INSTALLED) ## inputs that nobody thought of, for what reads others' bytes: 20 seconds (ARGS="--seconds 600")

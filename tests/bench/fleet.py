@@ -2,7 +2,7 @@
 
 The world is that of `fleet_model`: real providers, ledgers, records and server rules; modelled time, network and lock. Every
 process makes ordinary calls all the time. In it for thirty days: hosts whose clocks are up to two minutes wrong, some of them
-slow, so that answers get lost; every process restarts every four days on average; one exchange in fifty is cut short by the
+slow, so that answers get lost; every process restarts once a week on average; one exchange in fifty is cut short by the
 death of its process; the storage is away some thirty times; another client closes the session four times; and in the last
 sixth of the time a renewed token's predecessor dies at once, so that whoever still uses it is refused.
 
@@ -44,6 +44,7 @@ _CALLS: Final = 60.0  # seconds within which a process makes its next ordinary c
 _ALL_REAL: Final = (
     100  # processes up to which no look is computed; of larger fleets, as many looks are made for real
 )
+_SAMPLE: Final = 50  # of how many processes all looks are made for real, in larger fleets
 _SAME: Final = 1.1  # how much more a larger fleet may cost: it is luck how often the session is lost
 
 
@@ -77,7 +78,7 @@ class Report:
 class Weather:
     """What befalls a fleet, besides wrong clocks and slow hosts; times are means in seconds."""
 
-    restarts: float = 4 * _DAY
+    restarts: float = 7 * _DAY
     """Between two of one process."""
     deaths: float = 0.02
     """The share of exchanges in which a process dies."""
@@ -118,7 +119,7 @@ class _Member(Process):
         self.adopted: tuple[_Newest, float] | None = None
         """What was adopted by the short cut, when, and is not in the keeper yet."""
         self.settled = True
-        """Whether it knows of no trouble with the storage."""
+        """Whether it knows of no trouble with the storage, and has not obtained its token itself."""
 
     @property
     def token(self) -> AccessToken | None:
@@ -134,7 +135,7 @@ class _Member(Process):
         """See `Process.landed`."""
         held = self.keeper.held
         self.generation = held.token.generation if held is not NOTHING else 0
-        self.settled = not self.keeper._storage_lost
+        self.settled = not self.keeper._storage_lost and self.obtained != self.generation
 
     def wake(self, moment: float) -> None:
         """See `Process.wake`: a newer token is adopted by a short cut, if that is all there is to do."""
@@ -162,8 +163,7 @@ class _Member(Process):
             next(self.keeper.approach(0.0, NEVER))  # a caller who waits for whatever comes
         elif not self.world.server.good(token):
             self.provider.reject(token, method="GET", path="/account/list")
-        else:
-            self.keeper.tick()
+        self.keeper.tick()
         if self.errand.asked:
             self.fly()
         else:
@@ -217,7 +217,7 @@ class Fleet(World):
         random.seed(1)
         self.days = days
         self.weather = weather
-        self.sampled = max(1, processes // _ALL_REAL)
+        self.sampled = 1 if processes <= _ALL_REAL else processes // _SAMPLE
         self.newest: _Newest | None = None
         self.offered: _Newest | None = None
         """The same, while the storage can be reached."""
@@ -396,7 +396,7 @@ def _cells(report: Report) -> tuple[str, ...]:
         f"{report.renewals / report.hours:.2f}",
         f"{report.saves / report.hours:.2f}",
         *(f"{report.per_process(count):.2f}" for count in (report.loads, report.locks, report.in_vain)),
-        f"{report.made / report.adoptions:.0%}",
+        f"{report.made / report.adoptions:.1%}",
     )
 
 
