@@ -736,3 +736,21 @@ def test_the_first_refusals_count_by_the_servers_clock(world: World, ahead: floa
     with pytest.raises(Throttled) as caught:
         provider.get()
     assert caught.value.retry_after == pytest.approx(HOUR - 2, abs=2)
+
+
+def test_what_is_odd_about_a_user_is_told_in_a_line_without_secrets(world: World) -> None:
+    """The server's own words may hold what it was sent; they are cut to a line's length after that was taken out."""
+    password = world.server.credentials["password"]
+    ends = at(world.clock.time() + 4800).isoformat()
+    answer = {"accessToken": "granted", "expirationTime": ends, "userStatus": f"{password} {'x' * 500}"}
+
+    class Odd(SocketTransport):
+        def send(self, call: Call, timeout: float) -> Reply:
+            """See `Transport.send`."""
+            return Reply(200, {}, json.dumps(answer).encode())
+
+    world.provider(transport=Odd()).get()
+    told = world.events.wait_for(Warned).reason
+    assert "*** xxx" in told
+    assert password not in told
+    assert len(told) == 200

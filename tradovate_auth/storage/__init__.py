@@ -60,7 +60,7 @@ def from_url(url: str, *, keys: KeyRing | None = None) -> Storage:
         client, options = _redis_url.from_redis_url(url)
         return RedisStorage(client, keys=keys, **options)
     raise ConfigurationError(
-        "No storage goes by the URL that was given as storage, or in TRADOVATE_STORAGE: its scheme is not known.",
+        "No storage goes by that URL's scheme, whether given as `storage` or in TRADOVATE_STORAGE.",
         None,
         "Known are redis://, rediss://, unix://, redis+sentinel://, redis+cluster://, memory:// and file:///folder.",
     )
