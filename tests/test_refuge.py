@@ -2,6 +2,8 @@
 
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,6 +58,23 @@ def stored(world: World, provider: TokenProvider) -> Record:
     record = world.storage._records.get(provider._account.key)
     assert record is not None
     return record
+
+
+@contextmanager
+def full(storage: Shared, *, generation: int) -> Iterator[None]:
+    """Let no record of this generation be saved."""
+    original = storage.save
+
+    def save(key: str, record: Record) -> bool:
+        if record.generation == generation:
+            raise StorageError("no room on the disk")
+        return original(key, record)
+
+    storage.save = save  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        storage.save = original  # type: ignore[method-assign]
 
 
 def logins(world: World) -> int:
@@ -468,16 +487,8 @@ class TestReturn:
         owner.get()
         old = other.get()
         world.clock.advance(61)
-        original = storage.save
-
-        def save(key: str, record: Record) -> bool:
-            if record.generation == 2:
-                raise StorageError("no room on the disk")
-            return original(key, record)
-
-        storage.save = save  # type: ignore[method-assign]
-        newer = owner.renew()
-        storage.save = original  # type: ignore[method-assign]
+        with full(storage, generation=2):
+            newer = owner.renew()
         assert stored(world, owner).generation == 1
         assert step(world, owner, 1.5) is newer
         assert other.reject(old)
@@ -541,16 +552,8 @@ class TestReturn:
         hold = Hold("penalty", world.clock.time() + 5, "slow down", "a ticket")
         owner._account.change_ledger(lambda ledger: replace(ledger, hold=hold))
         world.clock.advance(10)
-        original = storage.save
-
-        def save(key: str, record: Record) -> bool:
-            if record.generation == 2:
-                raise StorageError("no room on the disk")
-            return original(key, record)
-
-        storage.save = save  # type: ignore[method-assign]
-        newer = owner.renew()
-        storage.save = original  # type: ignore[method-assign]
+        with full(storage, generation=2):
+            newer = owner.renew()
         world.provider().reset()
         assert step(world, owner, 1.5) is newer
         assert stored(world, owner).tokens == {owner._account.slot: newer}

@@ -12,7 +12,7 @@ from . import events
 from ._account import Account
 from ._dispatch import Dispatch
 from ._grant import ended_already, merged_hosts, oddities, token_from
-from ._holds import MOST_RESENDS, Hold, HoldKind
+from ._holds import MOST_RESENDS, Hold
 from ._ledger import Ledger
 from ._pace import Pace
 from ._view import View
@@ -136,7 +136,7 @@ class Exchange:
             case Faulty(reason, known=True):
                 self._login_lost(reason, at, pace)
             case Faulty(reason):
-                self._hold("protocol", at + 15 * pace.minute, reason, at)
+                self._hold(Hold("protocol", at + 15 * pace.minute, reason), at)
             case _:
                 assert_never(verdict)
         return None
@@ -295,9 +295,11 @@ class Exchange:
         else:
             seconds = max(pace.hour, verdict.seconds(at))
             hold = Hold("locked", at + seconds, f"the server locked us out with {verdict.status}")
-        self._hold(hold.kind, hold.until, hold.reason, at)
+        self._hold(hold, at)
         self.account.machine.hold(hold, hold.until - at)
 
-    def _hold(self, kind: HoldKind, until: float, reason: str, at: float) -> None:
-        self.account.change_ledger(lambda ledger: ledger.with_hold(Hold(kind, until, reason)))
-        self.journal.add(events.Held(account=self.journal.account, reason=reason, seconds=until - at))
+    def _hold(self, hold: Hold, at: float) -> None:
+        self.account.change_ledger(lambda ledger: ledger.with_hold(hold))
+        self.journal.add(
+            events.Held(account=self.journal.account, reason=hold.reason, seconds=hold.until - at)
+        )
