@@ -389,7 +389,11 @@ def test_a_status_can_be_shared() -> None:
     assert json.dumps(status.hosts) == '{"demo": "demo.tradovateapi.com"}'
 
 
-@given(st.text(max_size=80), st.text(max_size=80))
+# Between signs that no text of ours has: a password of "here" is in many of them.
+_texts = st.just("") | st.text(max_size=80).map("~{}~".format)
+
+
+@given(_texts, _texts)
 def test_credentials_are_accepted_or_refused_with_a_typed_error(name: str, password: str) -> None:
     """Whatever the texts are: they are taken as they are, or the error is ours and holds neither."""
     error = None
@@ -401,7 +405,7 @@ def test_credentials_are_accepted_or_refused_with_a_typed_error(name: str, passw
         assert (who.name, who.password) == (name, password)
         assert json.loads(json.dumps(who.password)) == password
     else:
-        assert len(password) < 4 or password not in str(error)
+        assert not [text for text in (name, password) if text and text in str(error)]
 
 
 def test_times_are_aware() -> None:
