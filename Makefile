@@ -18,7 +18,7 @@ demo: $(INSTALLED) ## every HTTP stack on one session: 20 seconds, a live table,
 
 test: $(INSTALLED) ## all tests, with branch coverage of every line (ARGS="-k name" for some, without the limit)
 	@$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage run -m pytest -n 2 --dist worksteal $(ARGS)
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report $(if $(ARGS),--fail-under=0)
 

@@ -78,6 +78,10 @@ def _said(**payload: Any) -> Arrangement:
     return _fault("json", payload=payload)
 
 
+_WRONG: Final = {"errorText": "Incorrect username or password."}
+_VIOLATIONS: Final = [{"constraint": "required", "value": "", "description": ""}]
+_TICKET: Final = {"p-ticket": "ticket", "p-time": 15}
+
 SIGNING_IN: Final = (
     Row("200, a token", lambda _server, _endpoint: None),
     Row(
@@ -91,15 +95,46 @@ SIGNING_IN: Final = (
     Row("200, a token and `userStatus` TemporaryLocked", _rules(user_status="TemporaryLocked")),
     Row("200, a token and `userStatus` TemporarilyLocked", _rules(user_status="TemporarilyLocked")),
     Row("200, a token and a `hibpHint`", _rules(hibp_hint="PasswordCompromised")),
+    Row("200, a token and `p-time` 0", _rules(extra_fields={"p-time": 0})),
+    Row("200, a token and `p-captcha` true", _rules(extra_fields={"p-captcha": True})),
     Row("200, `errorText`", _said(errorText="Incorrect username or password.")),
+    Row(
+        "200, `errorText`: The app is not registered",
+        _said(errorText="The app is not registered"),
+    ),
+    Row("200, `errorText`: Access is denied", _said(errorText="Access is denied")),
+    Row(
+        "200, `errorText`: This endpoint should be called on another host",
+        _said(errorText="This endpoint should be called on demo.tradovateapi.com"),
+    ),
+    Row("200, `errorText` and `userStatus` Closed", _said(errorText="No.", userStatus="Closed")),
     Row("401, `error` and `message`", _fault("json", status=401, payload={"error": "no", "message": "no"})),
-    Row("200, `violations`", _said(violations=[{"constraint": "required", "value": "", "description": ""}])),
+    Row("400, `errorText`", _fault("json", status=400, payload=_WRONG)),
+    Row("403, `errorText`", _fault("json", status=403, payload=_WRONG)),
+    Row("404, `error` and `message`", _fault("json", status=404, payload={"error": "no", "message": "no"})),
+    Row("200, `violations`", _said(violations=_VIOLATIONS)),
+    Row("422, `violations`", _fault("json", status=422, payload={"violations": _VIOLATIONS})),
+    Row("400", _fault("status", status=400)),
+    Row("403, a page", _fault("html", status=403)),
+    Row("403, a text", _fault("status", status=403, payload="RBAC: access denied")),
     Row("200, neither a token nor an error", _said(name="", userStatus="Active")),
+    *(
+        Row(f"200, `userStatus` {status} and no token", _said(name="", userStatus=status))
+        for status in ("TemporaryLocked", "UnconfirmedEmail", "Initiated", "Closed", "Suspended")
+    ),
     Row("200, `p-ticket` and 15 s of `p-time`, once", _penalty(seconds=15.0)),
     Row("200, `p-ticket` and 600 s of `p-time`, once", _penalty(seconds=600.0)),
     Row("200, `p-ticket` and 15 s of `p-time`, always", _penalty(seconds=15.0, times=99)),
     Row("429, `p-ticket` and 15 s of `p-time`, once", _penalty(seconds=15.0, status=429)),
+    Row(
+        "429, `p-ticket`, 15 s of `p-time` and `Retry-After` 600, once",
+        _fault("json", status=429, payload=_TICKET, headers={"Retry-After": "600"}, times=1),
+    ),
     Row("200, `p-captcha` true", _penalty(captcha=True)),
+    Row(
+        "200, `p-captcha` true, `Retry-After` 7200",
+        _fault("json", payload={**_TICKET, "p-captcha": True}, headers={"Retry-After": "7200"}),
+    ),
     Row('200, `p-captcha` "true"', _penalty(captcha="true")),
     Row("423", _locked(423)),
     Row("429", _locked(429)),
@@ -216,7 +251,7 @@ class _Caller:
         eventually(
             lambda: (
                 keeper.flight.current() is None
-                and (keeper.last_event is None or (told and told[-1] is keeper.last_event))
+                and (keeper.listener.last is None or (told and told[-1] is keeper.listener.last))
             ),
             "the end of the flight",
         )

@@ -64,6 +64,7 @@ def _expiry(**rules: Any) -> Scenario:
 
 
 _NOT_KNOWN: Final = {"known": False}
+_LATER: Final = _wire.RetryAfter(7200.0)
 SCENARIOS: Final[dict[str, Scenario]] = {
     "login-granted": Scenario(lambda _: None, _wire.Granted, fields={"user_id": 1001, "name": "trader"}),
     "login-granted-hosts": Scenario(_rules(api_hosts=MOVED), _wire.Granted, fields={"hosts": MOVED}),
@@ -89,6 +90,16 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     ),
     "login-refused-200": Scenario(lambda _: None, _wire.Refused, fields={"disguised": True}),
     "login-refused-401": Scenario(_rules(refusal_style="401"), _wire.Refused, fields={"disguised": False}),
+    "login-refused-400": Scenario(_rules(refusal_style="400"), _wire.Refused, fields={"disguised": False}),
+    "login-refused-403": Scenario(_rules(refusal_style="403"), _wire.Refused, fields={"disguised": False}),
+    "login-badly-formed": Scenario(
+        _fault("login", "status", status=400),
+        _wire.Refused,
+        fields={"text": "the server calls the request badly formed", "disguised": False},
+    ),
+    "login-page-403": Scenario(
+        _fault("login", "html", status=403), _wire.Faulty, fields={"reason": "the server answered 403"}
+    ),
     "login-unregistered-app": Scenario(
         lambda _: None, _wire.Refused, fields={"text": "The app is not registered"}
     ),
@@ -100,24 +111,56 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     ),
     "login-violations": Scenario(_rules(login_step="violations"), _wire.Refused, fields={"disguised": False}),
     "login-second-factor": Scenario(_rules(login_step="mfa"), _wire.Faulty, fields=_NOT_KNOWN),
+    "login-user-locked": Scenario(
+        _rules(login_step="mfa", user_status="TemporaryLocked"),
+        _wire.Faulty,
+        fields={
+            "reason": "the server calls this user 'TemporaryLocked': the answer holds neither a token nor an error",
+            **_NOT_KNOWN,
+        },
+    ),
+    "login-refused-closed": Scenario(
+        _fault("login", "json", payload={"errorText": "Account closed", "userStatus": "Closed"}),
+        _wire.Refused,
+        fields={"text": "the server calls this user 'Closed': Account closed"},
+    ),
+    "login-granted-beside-penalty": Scenario(
+        _rules(extra_fields={"p-time": 0, "p-captcha": True}), _wire.Granted, fields={"user_id": 1001}
+    ),
     "login-penalty": Scenario(_penalty(), _wire.Penalty, fields={"seconds": 15.0}),
     "login-penalty-429": Scenario(
         _penalty(status=429, captcha=False), _wire.Penalty, fields={"seconds": 15.0}
     ),
     "login-captcha": Scenario(_penalty(captcha=True), _wire.Captcha),
     "login-captcha-text": Scenario(_penalty(captcha="true"), _wire.Captcha),
+    "login-captcha-retry-after": Scenario(
+        _fault("login", "json", status=429, payload={"p-captcha": True}, headers={"Retry-After": "7200"}),
+        _wire.Captcha,
+        fields={"retry_after": _LATER},
+    ),
+    "login-penalty-retry-after": Scenario(
+        _fault(
+            "login",
+            "json",
+            status=429,
+            payload={"p-ticket": "ticket", "p-time": 15},
+            headers={"Retry-After": "7200"},
+        ),
+        _wire.Penalty,
+        fields={"seconds": 15.0, "retry_after": _LATER},
+    ),
     "login-captcha-false-text": Scenario(_penalty(captcha="false"), _wire.Penalty),
     "login-locked-423": Scenario(
-        _lock_out(423), _wire.LockedOut, fields={"status": 423, "retry_after": None}
+        _lock_out(423), _wire.LockedOut, fields={"status": 423, "retry_after": _wire.RetryAfter()}
     ),
     "login-locked-429": Scenario(
-        _lock_out(429), _wire.LockedOut, fields={"status": 429, "retry_after": None}
+        _lock_out(429), _wire.LockedOut, fields={"status": 429, "retry_after": _wire.RetryAfter()}
     ),
     "login-locked-retry-seconds": Scenario(
-        _lock_out(429, retry_after="seconds"), _wire.LockedOut, fields={"retry_after": 7200.0}
+        _lock_out(429, retry_after="seconds"), _wire.LockedOut, fields={"retry_after": _LATER}
     ),
     "login-locked-retry-date": Scenario(
-        _lock_out(423, retry_after="date"), _wire.LockedOut, fields={"retry_after": 7200.0}
+        _lock_out(423, retry_after="date"), _wire.LockedOut, fields={"retry_after": _LATER}
     ),
     "login-fault-500": Scenario(
         _fault("login", "status", status=500, payload="Internal Server Error, error id: 0"),
@@ -135,10 +178,22 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         _rules(md_token_on_renewal=False), _wire.Granted, renewal=True, fields={"md_value": None}
     ),
     "renewal-refused": Scenario(
-        lambda server: server.revoke(), _wire.Refused, renewal=True, fields={"disguised": False}
+        lambda server: server.revoke(),
+        _wire.Refused,
+        renewal=True,
+        fields={"disguised": False, "ends_session": True},
     ),
     "renewal-refused-200": Scenario(
-        _fault("renewal", "json", payload={"errorText": "Access is denied"}), _wire.Refused, renewal=True
+        _fault("renewal", "json", payload={"errorText": "Access is denied"}),
+        _wire.Refused,
+        renewal=True,
+        fields={"ends_session": True},
+    ),
+    "renewal-blamed-403": Scenario(
+        _fault("renewal", "json", status=403, payload={"errorText": "Access is denied"}),
+        _wire.Refused,
+        renewal=True,
+        fields={"ends_session": False},
     ),
     "renewal-without-token": Scenario(
         _rules(token_in_renewal=False), _wire.Faulty, renewal=True, fields=_NOT_KNOWN
@@ -233,6 +288,7 @@ def _evicted(style: str) -> Story:
         stage.arrange(lambda server: [server.foreign_login() for _ in range(server.rules.max_sessions)])
         seen = [stage.get().status for _ in range(3)]
         stage.world.settled(stage.provider)
+        stage.events.wait_for(Evicted)  # told after the landing, when the next flight may tell already
         stage.provider.get()
         assert seen == ([int(style)] * 3 if style != "401" else [200] * 3)
         assert stage.get().status == 200

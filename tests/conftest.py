@@ -1,5 +1,6 @@
 """Fixtures of the whole suite: those that the package ships for its users, and a world whose time stands still."""
 
+import gc
 import ipaddress
 import socket
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ import pytest
 from core_tools import FrailStorage, World
 
 from tradovate_auth._defaults import PROCESS_STORAGE, SESSIONS_OPENED
+from tradovate_auth._strangers import _GIVEN
 from tradovate_auth.testing import Emulator, FakeClock
 
 pytest_plugins = ["tradovate_auth.testing.plugin"]
@@ -42,11 +44,21 @@ def no_other_names() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def frozen_heap() -> Iterator[None]:
+    """Leave what the modules hold out of garbage collections: tests ask for full ones, to see what they have left open."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def fresh_process() -> None:
     """Forget what the process shares: servers of two tests may have had the same port."""
     SESSIONS_OPENED.clear()
     PROCESS_STORAGE._records.clear()
+    _GIVEN.clear()
 
 
 @pytest.fixture

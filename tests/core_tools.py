@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from tradovate_auth import Credentials, StorageError, TokenProvider, TransportError
+from tradovate_auth import AccessToken, Credentials, StorageError, TokenProvider, TransportError
 from tradovate_auth.events import Event
 from tradovate_auth.storage import Lease, MemoryStorage, Record
 from tradovate_auth.testing import Emulator, FakeClock
+from tradovate_auth.testing.emulator import Fault
 from tradovate_auth.transport import Call, Reply
 
 __all__ = [
@@ -98,7 +99,7 @@ class Recorder:
     def expect(self, *names: str) -> None:
         """Block until exactly these events have come, in this order: they come after the landing that waiters wake from."""
         eventually(lambda: len(self.all) >= len(names), f"{names} instead of {self.names}")
-        assert self.names == list(names)
+        assert self.names == list(names), self.names
 
     def of(self, kind: type[E]) -> list[E]:
         """Return the events of one kind."""
@@ -211,6 +212,20 @@ class World:
         provider = TokenProvider(credentials, **{**defaults, **options})
         self.opened.append(provider)
         return provider
+
+    def failing_renewal(self) -> tuple[TokenProvider, AccessToken, threading.Event]:
+        """Return a provider whose stale token is being renewed, in vain; that token; and the gate where the call waits."""
+        transport = GatedTransport()
+        transport.gate.set()
+        provider = self.provider(transport=transport)
+        token = provider.get()
+        self.clock.advance(4200)
+        self.server.inject(Fault("renewal", "status", status=503))
+        transport.gate.clear()
+        transport.arrived.clear()
+        assert provider.get() is token
+        assert transport.arrived.wait(PATIENCE)
+        return provider, token, transport.gate
 
     @contextlib.contextmanager
     def time_flies(self, step: float = 0.5) -> Iterator[None]:

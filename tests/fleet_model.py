@@ -9,15 +9,15 @@ Not modelled: that the wait for the lock has an end, leases that are lost while 
 and two processes that exchange at the same time.
 """
 
-import heapq
-import itertools
-import json
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from email.utils import formatdate
-from typing import Any, Final, Literal
+from typing import Any, Final
+
+from fleet_pass import Asleep, Busy, Errand, Foul, Killed
+from fleet_server import EPOCH, Contact, Host, Server, Trouble, call_kind, misdated
+from fleet_time import NEVER, Agenda
 
 from tradovate_auth import (
     AccessToken,
@@ -29,198 +29,28 @@ from tradovate_auth import (
     TransportError,
 )
 from tradovate_auth._clock import Waitable
-from tradovate_auth._flight import Aftermath
 from tradovate_auth._held import NOTHING
 from tradovate_auth.events import Event
 from tradovate_auth.storage import MemoryStorage, Record
 from tradovate_auth.storage._record import OWNED, Lease
-from tradovate_auth.testing.emulator import Rules
-from tradovate_auth.testing.emulator._auth import login, renew
-from tradovate_auth.testing.emulator._sessions import Standing
-from tradovate_auth.testing.emulator._state import State
 from tradovate_auth.transport import Call, Reply
 
-__all__ = [
-    "EPOCH",
-    "NEVER",
-    "SERVER_AHEAD",
-    "Asleep",
-    "Busy",
-    "Contact",
-    "Foul",
-    "Host",
-    "Killed",
-    "Process",
-    "Server",
-    "Trouble",
-    "World",
-]
-
-EPOCH: Final = 1_800_000_000.0
-SERVER_AHEAD: Final = 73.5
-"""Seconds that the server's clock is ahead of everybody's."""
-NEVER: Final = float("inf")
+__all__ = ["Process", "World"]
 
 
-_Entry = tuple[float, int, Callable[[float], object]]
-
-
-class Busy(BaseException):
-    """Somebody else holds the storage's lock: the pass begins anew when it is free."""
-
-
-class Asleep(BaseException):
-    """The pass has to wait outside the lock, and goes on in so many seconds by beginning anew."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__(seconds)
-        self.seconds = seconds
-
-
-class Foul(BaseException):
-    """A check has failed in the middle of a call: no `Exception`, which the machinery would take for the transport's."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(error)
-        self.error = error
-
-
-class Killed(BaseException):
-    """The process has died in the middle of what it did."""
-
-
-@dataclass(frozen=True)
-class Trouble:
-    """What happens to one call on its way, and how many seconds it takes."""
-
-    kind: Literal[
-        "none",
-        "unreachable",
-        "lost before",
-        "lost after",
-        "killed before",
-        "killed after",
-        "fault",
-        "garbage",
-    ] = "none"
-    seconds: float = 0.0
-    reply: Reply | None = None
-    """What arrives instead: of "fault", from a gateway, and the server never hears of the call; of "garbage", from itself."""
-
-
-@dataclass
-class Contact:
-    """One auth call that has reached the server."""
-
-    at: float
-    """By the server's clock."""
-    kind: Literal["login", "renewal"]
-    process: "Process"
-    token: str
-    """What a renewal carried."""
-    reply: Reply
-    said: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Host:
-    """A machine: its address, and how far its clock is ahead, in seconds."""
-
-    address: str = "10.0.0.1"
-    error: float = 0.0
-
-
-class Server:
-    """The emulator's rules without its sockets; it remembers every auth call."""
-
-    def __init__(self, world: "World", **rules: Any) -> None:
-        self._world = world
-        self.state = State(Rules(**rules), clock=self.now)
-        self.contacts: list[Contact] = []
-        self.credentials = Credentials(**next(iter(self.state.users.values())).credentials)
-
-    def now(self) -> float:
-        """Return the server's time."""
-        return EPOCH + SERVER_AHEAD + self._world.now
-
-    def configure(self, **rules: Any) -> None:
-        """Change rules from now on."""
-        self.state.rules = self.state.rules.changed(**rules)
-
-    def good(self, token: AccessToken) -> bool:
-        """Return whether an ordinary call with this token would be let in."""
-        return self.state.sessions.judge(token.value, self.now())[0] is Standing.GOOD
-
-    def evict(self, times: int = 2) -> None:
-        """Let another client of the same user log in so often."""
-        user = next(iter(self.state.users.values()))
-        for _ in range(times):
-            self.state.open(user, None)
-
-    def receive(self, call: Call, process: "Process") -> Contact:
-        """Decide about an auth call."""
-        is_login = call.url.endswith("/auth/accesstokenrequest")
-        token = call.headers.get("Authorization", "").removeprefix("Bearer ")
-        address = process.host.address
-        self._world.arriving("login" if is_login else "renewal", process)
-        answer = (
-            login(self.state, call.body or b"", "application/json", address)
-            if is_login
-            else renew(self.state, token, address, None)
-        )
-        headers = {"Date": formatdate(self.now(), usegmt=True), **answer.headers}
-        reply = Reply(answer.status, headers, answer.body)
-        said = json.loads(answer.body) if answer.body else {}
-        contact = Contact(self.now(), "login" if is_login else "renewal", process, token, reply, said)
-        self.contacts.append(contact)
-        return contact
-
-
-class World:
-    """Time, and what happens when; and the storage that all processes share, its lock, and what it was asked for."""
+class World(Agenda):
+    """Time, the server, and the storage that all processes share, its lock, and what it was asked for."""
 
     def __init__(self, **rules: Any) -> None:
-        self.now = 0.0
-        self.server = Server(self, **rules)
+        super().__init__()
+        self.server = Server(lambda: self.now, **rules)
         self.kept = MemoryStorage()
         self.away = False
         """The storage cannot be reached."""
         self.locked: dict[str, Process] = {}
         self.waiting: list[Process] = []
         self.asked = {"load": 0, "save": 0, "lock": 0, "in vain": 0}
-        self.agenda: list[_Entry] = []
-        """What happens within this second, and when the pages of later ones are to be opened: it stays short, and quick."""
-        self._pages: dict[int, list[_Entry]] = {}
-        self._opened = 0
-        self._serial = itertools.count()
         self.environment = Environment.of("demo")
-
-    def at(self, moment: float, action: Callable[[float], object]) -> None:
-        """Plan something; it is told the moment that it was planned for."""
-        second = int(moment)
-        if second <= self._opened:
-            heapq.heappush(self.agenda, (moment, next(self._serial), action))
-            return
-        page = self._pages.get(second)
-        if page is None:
-            page = self._pages[second] = []
-            heapq.heappush(self.agenda, (float(second), next(self._serial), self._open))
-        page.append((moment, next(self._serial), action))
-
-    def _open(self, moment: float) -> None:
-        self._opened = int(moment)
-        for entry in self._pages.pop(self._opened):
-            heapq.heappush(self.agenda, entry)
-
-    def run(self, seconds: float) -> None:
-        """Let time pass, and everything happen that is planned for it."""
-        until, agenda, take = self.now + seconds, self.agenda, heapq.heappop
-        while agenda and agenda[0][0] <= until:
-            moment, _, action = take(agenda)
-            if moment > self.now:  # noqa: PLR1730  # millions of times
-                self.now = moment
-            action(moment)
-        self.now = max(self.now, until)
 
     def trouble(self, process: "Process", call: Call) -> Trouble:
         """Return what happens to a call that is about to leave; nothing unless a subclass says otherwise."""
@@ -246,32 +76,6 @@ class World:
         waiting, self.waiting = self.waiting, []
         for process in waiting:
             process.plan(self.now)
-
-
-class _Errand:
-    """Stands in for `SingleFlight`: the work is done by whoever waits for it, at once."""
-
-    aboard = False
-
-    def __init__(self, work: Callable[[], Aftermath], landed: Callable[[], None]) -> None:
-        self._work = work
-        self._landed = landed
-        self.asked = False
-
-    def join(self) -> "_Errand":
-        self.asked = True
-        return self
-
-    def current(self) -> None:
-        return None
-
-    def wait(self, timeout: float | None = None) -> None:
-        error, aftermath = self._work()
-        self.asked = False  # not if it was thrown out: then it begins anew
-        aftermath()
-        self._landed()
-        if error is not None:
-            raise error
 
 
 @dataclass(eq=False)
@@ -343,12 +147,15 @@ class _Seat:
         if trouble.kind == "fault" and trouble.reply is not None:
             self.world.answered(self.process, call, trouble.reply)
             return trouble.reply
-        contact = self.world.server.receive(call, self.process)
+        self.world.arriving(call_kind(call), self.process)
+        contact = self.world.server.receive(call, self.process.host.address)
         self.world.contacted(contact)
         if trouble.kind == "lost after":
             self._lose(call, timeout - trouble.seconds / 2)
         self._spend(trouble.seconds / 2, dies=trouble.kind == "killed after")
         reply = trouble.reply if trouble.reply is not None else contact.reply
+        if trouble.date and "accessToken" in contact.said:
+            reply = misdated(reply, contact.at + trouble.date)
         self.world.answered(self.process, call, reply)
         return reply
 
@@ -398,7 +205,7 @@ class Process:
             **options,
         )
         self.keeper = self.provider._keeper
-        self.errand = self.keeper.flight = _Errand(self.keeper._work, self.landed)  # type: ignore[assignment]
+        self.errand = self.keeper.flight = Errand(self.keeper._work, self.landed)  # type: ignore[assignment]
         account = self.provider._account
         if credentials not in self.fingerprints:
             self.fingerprints[credentials] = account.fingerprint()

@@ -28,6 +28,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+import pytest
 import redis
 from core_tools import PATIENCE, eventually
 
@@ -45,7 +46,9 @@ __all__ = [
     "cluster_server",
     "free_port",
     "redis_server",
+    "running",
     "sentinel_setup",
+    "server",
     "tls_before",
 ]
 
@@ -261,6 +264,20 @@ def redis_server(
         server = RedisServer(kind or next(iter(BINARIES)), folder, port, [*kept, *config])
         with _started(server):
             yield server
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[RedisServer]:
+    """Yield a server for the tests of a module."""
+    with redis_server() as server:
+        yield server
+
+
+@pytest.fixture
+def server(running: RedisServer) -> RedisServer:
+    """Return the server, with nothing in it."""
+    running.client().flushall()
+    return running
 
 
 @contextmanager

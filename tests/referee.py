@@ -8,7 +8,8 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
-from fleet_model import Process, Trouble, World
+from fleet_model import Process, World
+from fleet_server import Trouble, call_kind
 
 from tradovate_auth import AccessToken, TradovateAuthError
 from tradovate_auth.storage import Record
@@ -18,6 +19,7 @@ __all__ = ["Arena", "Bot", "Referee"]
 
 _HOUR: Final = 3_600.0
 _MINUTE: Final = 60.0
+_OTHER_HOST: Final = (307, 404, 421)
 _PATIENCE: Final = 12.0
 """Seconds by which two calls may be closer than their entries: a call tries for ten to get a connection."""
 
@@ -36,10 +38,15 @@ class Bot(Process):
         self.plan(self.world.now)
 
     def ordinary_call(self) -> None:
-        """Use the token; whoever is refused asks for another one, as an adapter does."""
+        """Use the token; whoever is refused asks for another one, and tells of other faults, as an adapter does."""
         token = self.token
-        refused = token is not None and not self.world.server.good(token)
-        if token is not None and refused and self.provider.reject(token, method="GET", path="/order/list"):
+        status = self.world.server.ordinary(token) if token is not None else 0
+        if token is None or (status == 200 and not token.strikes.count):
+            return
+        if status != 401:
+            self.provider.report(token, status)
+            self.plan(self.world.now)
+        elif self.provider.reject(token, method="GET", path="/order/list"):
             self.demand()
 
     def act(self) -> None:
@@ -70,15 +77,14 @@ class Arena(World):
         self.next_calls: list[Trouble] = []
         self.lasting = Trouble()
         """What happens to the calls after those."""
-        self.gone: set[str] = set()
-        """Hosts that cannot be reached."""
+        self.elsewhere: dict[str, Trouble] = {}
+        """What happens to every call to a host that is not the one to ask."""
         self.referee = Referee(self, 2.0 + 2 * clock_errors)
 
     def trouble(self, process: Process, call: Call) -> Trouble:
         """See `World.trouble`."""
-        if call.url.split("/")[2] in self.gone:
-            trouble = Trouble("unreachable")
-        else:
+        trouble = self.elsewhere.get(call.url.split("/")[2])
+        if trouble is None:
             trouble = self.next_calls.pop(0) if self.next_calls else self.lasting
         self.referee.departing(process, call, trouble)
         return trouble
@@ -122,6 +128,8 @@ class Referee:
     def forget(self) -> None:
         """Start anew: the storage has lost what was spent."""
         self.renewals: list[_Spent] = []
+        self._turned_away: set[Process] = set()
+        """Who was last answered by a host that is not the one to ask, and must ask the server's own in the same pass."""
         self.failed: list[_Spent] = []
         self.granted: list[_Spent] = []
         self._generation = self._saved_refused = 0
@@ -156,10 +164,14 @@ class Referee:
         assert not knows or now >= self._held_until - self._margin, (
             f"a call {self._held_until - now:.0f} s early: {self._why}"
         )
+        self._turned_away.discard(process)
         if trouble.kind == "unreachable":
             return
+        if trouble.reply is not None and trouble.reply.status in _OTHER_HOST:
+            self._turned_away.add(process)
+            return
         spent = _Spent(now, process, self._world.away)
-        if not _is_login(call):
+        if call_kind(call) == "renewal":
             self.renewals.append(spent)
             assert self._recent(self.renewals, process) <= 12, "the thirteenth renewal of an hour"
             return
@@ -176,11 +188,11 @@ class Referee:
     def answered(self, process: Process, call: Call, reply: Reply | None) -> None:
         """Take note of what a process knows from now on, and others that have read the storage since."""
         said, self._answering = _read(reply), process
-        if _is_login(call):
+        if call_kind(call) == "login":
             self._login_answered(reply, said)
         elif reply is not None and not _barred(reply, said) and (reply.status == 401 or "errorText" in said):
             self._renewal_refused(process, call)
-        elif "accessToken" in said:
+        elif _grants(said):
             self._lost = 0
         if reply is not None:
             self._forbidden(reply, said)
@@ -197,6 +209,7 @@ class Referee:
 
     def landed(self, process: Process) -> None:
         """Judge what a process has in hand after it has looked."""
+        assert process not in self._turned_away, "the server was not asked after a host that is not the one"
         token = process.token
         if token is not None and not self._world.away:
             assert token.generation > self._refused_openly, f"generation {token.generation} was refused"
@@ -247,7 +260,7 @@ class Referee:
         elif reply.status == 401 or "errorText" in said:
             self._lost, self.latched = 0, True
             self._latched_until = now + _HOUR  # at the least: it may have been throttling in disguise
-        elif "accessToken" in said and "expirationTime" in said:
+        elif _grants(said):
             self.granted.append(self.failed.pop())
             self._lost = 0
             if self._evicted_at is not None and now - self._evicted_at < self._ten_minutes:
@@ -274,8 +287,9 @@ class Referee:
         return 10 * _MINUTE - self._margin - _PATIENCE
 
 
-def _is_login(call: Call) -> bool:
-    return call.url.endswith("/auth/accesstokenrequest")
+def _grants(said: dict[str, Any]) -> bool:
+    """Return whether an answer holds a token that can be sent; its moment is then readable too."""
+    return " " not in said.get("accessToken", " ")
 
 
 def _barred(reply: Reply, said: dict[str, Any]) -> bool:

@@ -1,17 +1,16 @@
 """What must be the same in every client library: written once, run over all of them."""
 
-import datetime as dt
 import importlib.util
 import logging
 import sys
 import threading
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
+from adapter_tools import FailingSource, LastSource, accounts, calls, exchanges, refuse_once
+from core_tools import eventually
 from stacks import (
     AIOHTTP,
     ALL,
@@ -27,7 +26,6 @@ from stacks import (
 )
 
 from tradovate_auth import (
-    AccessToken,
     ConfigurationError,
     Credentials,
     Environment,
@@ -41,9 +39,8 @@ from tradovate_auth import (
     TradovateAuthError,
     TransportError,
 )
-from tradovate_auth._bearer import ONE_SHOT_TTL, Bearer, Routes
+from tradovate_auth._bearer import ONE_SHOT_TTL, Bearer
 from tradovate_auth._defaults import PROCESS_STORAGE
-from tradovate_auth.requests import RequestsTransport
 from tradovate_auth.storage import MemoryStorage
 from tradovate_auth.testing import Emulator
 from tradovate_auth.testing.emulator import Fault
@@ -54,30 +51,6 @@ one_of_each = pytest.mark.parametrize(
     "stack", [each for each in ALL if "asyncio" not in each.name and "trio" not in each.name], ids=str
 )
 """One stack for each adapter module."""
-
-
-def accounts(emulator: Emulator) -> str:
-    """A page that answers with 200 to a good token."""
-    return f"{emulator.url}/account/list"
-
-
-def calls(emulator: Emulator) -> list[tuple[str, str, int | None]]:
-    """Method, last part of the path and status of every ordinary request."""
-    return [
-        (each.method, each.path.rpartition("/")[2], each.status)
-        for each in emulator.requests
-        if "/auth/" not in each.path
-    ]
-
-
-def exchanges(emulator: Emulator) -> tuple[int, int]:
-    """Logins and renewals that were sent."""
-    return emulator.counts.logins, emulator.counts.renewals
-
-
-def refuse_once(emulator: Emulator, path: str = "/account/list", **fault: Any) -> None:
-    """Answer the next call with 401, whatever its token is worth."""
-    emulator.inject(Fault(path, "status", status=401, **{"payload": b"no", **fault}))
 
 
 # --- how an adapter is made ------------------------------------------------------------------------------------------
@@ -293,7 +266,7 @@ def test_a_late_401_of_an_older_token_costs_no_exchange(
     tradovate_emulator.inject(Fault("/account/list", "hang"))
     with stack.client(stack.auth(tradovate_provider)) as client:
         slow = client.submit("GET", accounts(tradovate_emulator))
-        _until(lambda: tradovate_emulator.counts.calls == 1)
+        eventually(lambda: tradovate_emulator.counts.calls == 1)
         tradovate_provider.renew()
         tradovate_emulator.release()
         assert slow.result(60).status == 200
@@ -344,8 +317,8 @@ def test_a_lost_session_is_found_out_by_three_faults_in_a_row(
         tradovate_emulator.foreign_login()
         tradovate_emulator.foreign_login()
         assert [client.get(url).status for _ in range(3)] == [408, 408, 408]
-        _until(lambda: tradovate_emulator.counts.renewals == 1)
-        _until(lambda: client.get(url).status == 200)
+        eventually(lambda: tradovate_emulator.counts.renewals == 1)
+        eventually(lambda: client.get(url).status == 200)
     assert exchanges(tradovate_emulator) == (2, 1)
 
 
@@ -459,7 +432,7 @@ def test_a_resend_that_leads_away_is_not_judged(
 def test_a_fault_of_a_hop_that_lost_the_header_is_no_strike(
     stack: Stack, tradovate_credentials: Credentials
 ) -> None:
-    """Faults that answer a request without our header, or next to successes, say nothing about the session."""
+    """Faults that answer a request without our header say nothing about the session."""
     with Emulator(aliases=("127.0.0.2",)) as emulator:
         home = Environment(emulator.url, hosts={"mdDemo": "127.0.0.2"})
         provider = TokenProvider(tradovate_credentials, environment=home, storage=MemoryStorage())
@@ -467,8 +440,10 @@ def test_a_fault_of_a_hop_that_lost_the_header_is_no_strike(
             emulator.inject(Fault("/account/list", "status", status=500, times=4))
             page = f"{emulator.url}/redirect?to=http://127.0.0.2:{emulator.port}/v1/account/list"
             assert [client.get(page).status for _ in range(4)] == [500] * 4
-        # In aiohttp the header was not lost, but the redirect before each fault shows that the session is alive.
-        assert exchanges(emulator) == (1, 0)
+            # In aiohttp the header was not lost; the redirect before each fault is no success of the session.
+            probes = 1 if stack is AIOHTTP else 0
+            eventually(lambda: emulator.counts.renewals >= probes)
+        assert exchanges(emulator) == (1, probes)
 
 
 @every_stack
@@ -481,157 +456,6 @@ def test_the_callers_other_hosts_are_left_alone(
         assert client.post(accounts(foreign), Body("generator")).status == 404
         assert [each.authorization for each in foreign.requests] == [None, None]
     assert exchanges(tradovate_emulator) == (0, 0)
-
-
-# --- assigned hosts --------------------------------------------------------------------------------------------------
-
-
-@every_stack
-@pytest.mark.parametrize("route", [True, False])
-def test_requests_go_to_the_assigned_host(
-    stack: Stack, route: bool, tradovate_credentials: Credentials
-) -> None:
-    """Calls to the well-known host go to the one that the server assigned, `Host` included; not with `route=False`."""
-    with Emulator(aliases=("127.0.0.2",), api_hosts={"demo": "127.0.0.2", "live": "127.0.0.3"}) as emulator:
-        provider = TokenProvider(tradovate_credentials, environment=emulator.url, storage=MemoryStorage())
-        with provider, stack.client(stack.auth(provider, route=route)) as client:
-            assert client.get(f"{accounts(emulator)}?a=b%20c").status == 200
-            assert client.post(f"{emulator.url}/order/placeorder", Body("json")).status == 200
-            refuse_once(emulator)
-            assert client.get(accounts(emulator)).status == 200
-        sent = [each for each in emulator.requests if "/auth/" not in each.path]
-        where = f"127.0.0.2:{emulator.port}" if route else f"127.0.0.1:{emulator.port}"
-        assert [each.headers["Host"] for each in sent] == [where] * 4
-        assert sent[0].query == {"a": "b c"}
-
-
-@every_stack
-def test_a_host_that_was_assigned_earlier_leads_to_the_newest(
-    stack: Stack, tradovate_credentials: Credentials
-) -> None:
-    """After a move, requests to the well-known and to the former host both go to the new one, and are trusted."""
-    with Emulator(aliases=("127.0.0.2", "127.0.0.3"), api_hosts={"demo": "127.0.0.2"}) as emulator:
-        provider = TokenProvider(tradovate_credentials, environment=emulator.url, storage=MemoryStorage())
-        with provider, stack.client(stack.auth(provider)) as client:
-            assert client.get(accounts(emulator)).status == 200
-            emulator.configure(api_hosts={"demo": "127.0.0.3"})
-            provider.renew()
-            for host in ("127.0.0.1", "127.0.0.2", "127.0.0.3"):
-                assert client.get(f"http://{host}:{emulator.port}/v1/account/list").status == 200
-        hosts = [
-            each.headers["Host"].partition(":")[0] for each in emulator.requests if "/auth/" not in each.path
-        ]
-        assert hosts == ["127.0.0.2", "127.0.0.3", "127.0.0.3", "127.0.0.3"]
-
-
-@every_stack
-@pytest.mark.parametrize("style", ["307", "421", "404"])
-@pytest.mark.parametrize("follow", [True, False])
-def test_a_host_that_is_ours_no_more(
-    stack: Stack, style: str, follow: bool, tradovate_credentials: Credentials
-) -> None:
-    """A host that says that the account has moved: one renewal brings the new host, and a GET is sent again, there. An
-    order comes back to the caller, and is not placed behind his back.
-    """
-    hosts = ("127.0.0.2", "127.0.0.3")
-    with Emulator(aliases=hosts, api_hosts={"demo": "127.0.0.2"}) as emulator:
-        provider = TokenProvider(
-            tradovate_credentials,
-            environment=emulator.url,
-            storage=MemoryStorage(),
-            transport=RequestsTransport(),
-        )
-        with provider, stack.client(stack.auth(provider)) as client:
-            assert client.get(accounts(emulator)).status == 200
-            emulator.configure(api_hosts={"demo": "127.0.0.3"}, wrong_host=style, own_hosts=("127.0.0.3",))
-            placed = client.post(f"{emulator.url}/order/placeorder", Body("json"), follow=follow)
-            assert placed.status == (404 if follow and style == "307" else int(style))
-            assert client.get(accounts(emulator), follow=follow).status == 200
-            assert client.post(f"{emulator.url}/order/placeorder", Body("json")).status == 200
-        assert (exchanges(emulator), emulator.counts.orders) == ((1, 1), 1)
-
-
-@every_stack
-def test_a_host_that_sends_us_back_where_we_would_come_from(
-    stack: Stack, tradovate_credentials: Credentials
-) -> None:
-    """An assigned host that points to the well-known one, which we would route back: asked for anew, not followed forever."""
-    with Emulator(aliases=("127.0.0.2",), api_hosts={"demo": "127.0.0.2"}) as emulator:
-        provider = TokenProvider(
-            tradovate_credentials,
-            environment=emulator.url,
-            storage=MemoryStorage(),
-            transport=RequestsTransport(),
-        )
-        with provider, stack.client(stack.auth(provider)) as client:
-            assert client.get(accounts(emulator)).status == 200
-            emulator.configure(api_hosts={"demo": "127.0.0.1"}, wrong_host="307", own_hosts=("127.0.0.1",))
-            assert client.get(accounts(emulator)).status == 200
-        assert exchanges(emulator) == (1, 1)
-
-
-@every_stack
-def test_a_host_that_stays_wrong_costs_one_renewal(stack: Stack, tradovate_credentials: Credentials) -> None:
-    """Where the renewal brings no other host, or cannot be had, the answer is the caller's; asking again costs nothing."""
-    with Emulator(api_hosts={"demo": "127.0.0.1"}) as emulator:
-        provider = TokenProvider(
-            tradovate_credentials,
-            environment=emulator.url,
-            storage=MemoryStorage(),
-            transport=RequestsTransport(),
-        )
-        auth = stack.auth(provider)
-        with provider, stack.client(auth) as client, stack.client(stack.auth(provider, route=False)) as plain:
-            emulator.inject(Fault("/account/list", "status", status=421, times=None))
-            assert {plain.get(accounts(emulator)).status for _ in range(2)} == {421}
-            assert exchanges(emulator) == (1, 0)
-            assert {client.get(accounts(emulator)).status for _ in range(5)} == {421}
-            assert exchanges(emulator) == (1, 1)
-            assert len(calls(emulator)) == 7
-
-
-@every_stack
-def test_a_host_that_is_doubted_when_no_token_is_left(stack: Stack, tradovate_emulator: Emulator) -> None:
-    """If asking for the hosts fails, the answer is the caller's."""
-    source = LastSource(tradovate_emulator.url)
-    tradovate_emulator.inject(Fault("/account/list", "status", status=421, payload=b"moved"))
-    with stack.client(stack.auth(source)) as client:
-        answer = client.get(accounts(tradovate_emulator))
-    assert (answer.status, answer.body, source.reported) == (421, b"moved", [421])
-
-
-@every_stack
-def test_a_missing_page_is_no_sign_of_a_move(
-    stack: Stack, tradovate_emulator: Emulator, tradovate_provider: TokenProvider
-) -> None:
-    """A 404 with a body, a 404 where no host was ever assigned, and a redirect at home start no renewal."""
-    with stack.client(stack.auth(tradovate_provider)) as client:
-        assert client.get(f"{tradovate_emulator.url}/nothing").status == 404
-        tradovate_emulator.inject(Fault("/account/list", "status", status=404))
-        assert client.get(accounts(tradovate_emulator)).status == 404
-        for to in ("/v1/account/list", accounts(tradovate_emulator), "http://127.0.0.1.example/"):
-            here = f"{tradovate_emulator.url}/redirect?status=307&to={to}"
-            assert client.get(here, follow=False).status == 307
-    auth = stack.auth(tradovate_provider)
-    token, origin = tradovate_provider.get(), ("http", auth.provider.environment.host)
-    for to in ("http://[half", "http://127.0.0.2:99999/", "http://127.0.0.2:1/"):
-        assert not auth._moved(token, origin, 307, {"Location": to})
-    assert exchanges(tradovate_emulator) == (1, 0)
-
-
-def test_routes_name_an_origin_as_the_libraries_do() -> None:
-    """A port that the scheme implies, an upper-case name and a user before the host change nothing; a prefix does."""
-    routes = Routes(Environment.of("demo"))
-    for netloc in ("demo.tradovateapi.com", "DEMO.tradovateapi.com", "demo.tradovateapi.com:443"):
-        assert routes.find("https", netloc) == "demo.tradovateapi.com"
-    for scheme, netloc in (
-        ("http", "demo.tradovateapi.com"),
-        ("https", "demo.tradovateapi.com:8443"),
-        ("https", "demo.tradovateapi.com.evil.example"),
-        ("https", "live.tradovateapi.com"),
-        ("https", ""),
-    ):
-        assert routes.find(scheme, netloc) is None
 
 
 # --- streams, loops, connections -------------------------------------------------------------------------------------
@@ -713,56 +537,6 @@ def netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------
-
-
-class FailingSource:
-    """A token source that has only an error to give."""
-
-    def __init__(self, error: TradovateAuthError, url: str) -> None:
-        self.error = error
-        self.environment = Environment.of(url)
-
-    def get(self, timeout: float | None = 30.0, *, min_ttl: float = 0.0) -> AccessToken:
-        """Raise it."""
-        raise self.error
-
-    async def aget(self, *, min_ttl: float = 0.0) -> AccessToken:
-        """Raise it."""
-        raise self.error
-
-    def reject(self, token: AccessToken, *, method: str = "", path: str = "") -> bool:
-        """Never called."""
-        raise NotImplementedError
-
-    def report(self, token: AccessToken, status: int) -> None:
-        """Never called."""
-        raise NotImplementedError
-
-
-class LastSource(FailingSource):
-    """A source that has one token, for an hour, and no other."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__(StorageError("gone"), url)
-        now = dt.datetime.now(dt.UTC)
-        self.token = AccessToken(value="TEST", issued_at=now, expires_at=now + dt.timedelta(hours=1))
-        self.reported: list[int] = []
-        self.asked: list[float] = []
-
-    def get(self, timeout: float | None = 30.0, *, min_ttl: float = 0.0) -> AccessToken:
-        """Return the token to whoever is content with it."""
-        self.asked.append(min_ttl)
-        if min_ttl > 3600:
-            raise self.error
-        return self.token
-
-    async def aget(self, *, min_ttl: float = 0.0) -> AccessToken:
-        """Do the same."""
-        return self.get(min_ttl=min_ttl)
-
-    def report(self, token: AccessToken, status: int) -> None:
-        """Remember what was reported."""
-        self.reported.append(status)
 
 
 @every_stack
@@ -909,11 +683,3 @@ def test_nobody_waits_for_a_renewal(tradovate_credentials: Credentials) -> None:
     assert {name: worst / delay < 0.5 for name, worst in slowest.items()} == dict.fromkeys(slowest, True), (
         slowest
     )
-
-
-def _until(condition: Callable[[], object]) -> None:
-    """Wait until something that another thread does has happened."""
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)

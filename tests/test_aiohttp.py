@@ -241,3 +241,53 @@ def test_a_callers_own_header_gives_way(
     assert [value for name, value in sent if name.lower() == "authorization"] == [
         tradovate_provider.get().authorization
     ]
+
+
+def test_a_middleware_that_signs_by_itself_is_left_alone(
+    tradovate_emulator: Emulator, tradovate_provider: TokenProvider
+) -> None:
+    """A 401, or a fault, for a header that a middleware behind ours put over ours is held against no token."""
+    auth = TradovateAuth(tradovate_provider)
+
+    async def theirs(
+        request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        request.headers["Authorization"] = "Bearer theirs"
+        return await handler(request)
+
+    async def scenario(session: aiohttp.ClientSession) -> list[int]:
+        return [await status(session, accounts(tradovate_emulator)) for _ in range(4)]
+
+    tradovate_emulator.inject(Fault("/account/list", "status", status=500, times=3))
+    assert run(scenario, auth, middlewares=(auth, theirs)) == [500, 500, 500, 401]
+    assert tradovate_emulator.counts.renewals == 0
+    assert not tradovate_provider._keeper.held.doubted
+
+
+def test_a_middleware_that_takes_over_after_a_401(
+    tradovate_emulator: Emulator, tradovate_provider: TokenProvider
+) -> None:
+    """What a middleware puts over ours when a call is sent again is held against no token either."""
+    auth = TradovateAuth(tradovate_provider)
+    seen: list[str] = []
+
+    async def theirs(
+        request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        if seen:
+            request.headers["Authorization"] = "Bearer theirs"
+        seen.append(request.headers["Authorization"])
+        return await handler(request)
+
+    refuse(tradovate_emulator)
+    assert (
+        run(
+            lambda session: status(session, accounts(tradovate_emulator)),
+            auth,
+            middlewares=(auth, theirs),
+        )
+        == 401
+    )
+    assert [each == "Bearer theirs" for each in seen] == [False, True]
+    assert not tradovate_provider._keeper.held.doubted
+    assert tradovate_emulator.counts.renewals == 1

@@ -14,7 +14,7 @@ from tradovate_auth._view import Need
 from tradovate_auth.events import RenewalFailed
 from tradovate_auth.storage import Lease, Record, StorageBusy
 from tradovate_auth.storage._record import OWNED
-from tradovate_auth.testing import FakeClock
+from tradovate_auth.testing import Emulator, FakeClock
 from tradovate_auth.transport import Call, Reply
 
 Say = bool | Callable[[], bool]
@@ -179,7 +179,7 @@ class TestLogin:
         world.clock.advance(20)
         world.server.stop()
         with world.time_flies(), pytest.raises(TransportError):
-            provider.get(timeout=60)
+            provider.get(timeout=None)
         assert spent(provider)[0].hold == ticket
         world.server.start()
         world.clock.advance(2)
@@ -266,6 +266,20 @@ class TestRenewal:
         provider.get()
         world.settled(provider)
         assert [ledger.renewals for ledger in spent(provider)] == [(), ()]
+
+    @pytest.mark.parametrize("ahead", [7200.0, -7200.0])
+    def test_it_is_entered_for_the_machine_by_the_storages_clock(self, ahead: float) -> None:
+        """Accounts of one machine need not agree on the server's clock, of which some have learnt and others have not."""
+        clock = FakeClock()
+        with Emulator(clock=FakeClock(clock.time() + ahead)) as server:
+            world = World(clock, server, FrailStorage(clock=clock))
+            with world.provider() as provider:
+                provider.get()
+                clock.advance(61)
+                provider.renew()
+                account, machine = spent(provider)
+                assert account.renewals == pytest.approx((clock.time() + ahead,), abs=62)
+                assert machine.renewals == machine.unscheduled == (clock.time(),)
 
     def test_a_lapsed_one_whose_lease_is_lost(self, world: World, storage: Leasing) -> None:
         """The offer of a lapsed token is not used up by a try that was not sent."""

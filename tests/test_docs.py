@@ -50,9 +50,10 @@ BLOCKS = [block for page in PAGES for block in blocks(page)]
 
 
 def run(module: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run a module of this Python in a folder; return how it ended."""
+    """Run a module of this Python in a folder, without measuring coverage there; return how it ended."""
     command = [sys.executable, "-m", module, *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    env = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=env)
 
 
 def anchors(page: Path) -> set[str]:
@@ -80,14 +81,16 @@ def test_an_example_runs_as_it_stands(block: Block) -> None:
     exec(compile(filled, str(block.page), "exec"), {"__name__": "__main__"})
 
 
-@pytest.mark.parametrize("block", [block for block in BLOCKS if block.is_test], ids=str)
-def test_an_example_of_a_test_passes(block: Block, tmp_path: Path) -> None:
+def test_the_examples_of_tests_pass(tmp_path: Path) -> None:
     """Every block that is a test passes in a project that has only the named plugin."""
+    examples = [block for block in BLOCKS if block.is_test]
     (tmp_path / "conftest.py").write_text('pytest_plugins = ["tradovate_auth.testing.plugin"]\n')
-    (tmp_path / "test_example.py").write_text(block.source)
+    for block in examples:
+        name = f"test_{block.page.stem.replace('-', '_')}_{block.line}.py"
+        (tmp_path / name).write_text(block.source)
     ended = run("pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={tmp_path}", folder=tmp_path)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "1 passed" in ended.stdout
+    assert f"{len(examples)} passed" in ended.stdout
 
 
 def test_the_pages_have_examples_of_every_stack() -> None:
@@ -131,6 +134,19 @@ def test_the_readme_advises_on_every_error() -> None:
     assert advised == set(errors.__all__) - {"TradovateAuthError"}
 
 
+def test_every_module_has_its_place_in_the_guide() -> None:
+    """The guide for contributors names each module, and none that is gone."""
+    guide = (ROOT / "docs" / "contributing.md").read_text(encoding="utf-8")
+    section = guide.split("## Where things are")[1].split("\n## ")[0]
+    listed = "\n".join(re.findall(r"^    .*", section, re.MULTILINE))
+    named = set(re.findall(r"[\w*]+\.py", listed))
+    package = ROOT / "tradovate_auth"
+    modules = {*package.glob("*.py"), *package.glob("storage/*.py")}
+    here = {path.name for path in modules}
+    assert {name for name in here - named if not name.startswith("_instrument_")} == set(), "not in the guide"
+    assert named - here == {"_instrument_*.py"}, "not in the package"
+
+
 def test_the_changelog_has_this_version() -> None:
     """The version in `pyproject.toml` has a section in the changelog, with a date."""
     version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
@@ -148,32 +164,20 @@ def test_decisions_are_short_and_of_one_form() -> None:
         assert text.count("\n") <= 40, page.name
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of the pages, built as `make docs` builds them."""
-    folder = tmp_path_factory.mktemp("html")
-    ended = run("sphinx", "-W", "-n", "-q", "-E", "-b", "html", "docs", str(folder), folder=ROOT)
+def test_the_pages_build_without_a_warning(tmp_path: Path) -> None:
+    """Sphinx, as `make docs` runs it, resolves every reference in the pages and in the docstrings of every public module.
+    The page of behaviour shows the rows of the table that decides, in its order; and a module without an underscore is in
+    the reference.
+    """
+    ended = run("sphinx", "-W", "-n", "-q", "-E", "-b", "html", "docs", str(tmp_path), folder=ROOT)
     assert ended.returncode == 0, ended.stderr
-    return folder
-
-
-def test_the_pages_build_without_a_warning(built: Path) -> None:
-    """Sphinx resolves every reference in the pages and in the docstrings of every public module."""
     for page in PAGES[2:]:
-        assert (built / page.relative_to(ROOT / "docs").with_suffix(".html")).is_file()
-
-
-def test_the_decision_table_is_the_one_in_the_code(built: Path) -> None:
-    """The page shows the rows of the table that decides, in its order."""
-    page = (built / "behaviour.html").read_text(encoding="utf-8")
-    section = page.split('id="what-is-decided"')[1].split("</table>")[0]
+        assert (tmp_path / page.relative_to(ROOT / "docs").with_suffix(".html")).is_file()
+    behaviour = (tmp_path / "behaviour.html").read_text(encoding="utf-8")
+    section = behaviour.split('id="what-is-decided"')[1].split("</table>")[0]
     shown = re.findall(r"<tr[^>]*>\s*<td><p>([^<]+)</p>", section)
     assert shown == [name for name, _, _ in TABLE]
-
-
-def test_every_public_module_is_in_the_reference(built: Path) -> None:
-    """A module without an underscore is documented."""
-    page = (built / "reference.html").read_text(encoding="utf-8")
+    reference = (tmp_path / "reference.html").read_text(encoding="utf-8")
     modules = {path.stem for path in (ROOT / "tradovate_auth").glob("*.py") if not path.name.startswith("_")}
     for name in modules | {"storage", "testing", "testing.emulator", "testing.plugin"}:
-        assert f'id="module-tradovate_auth.{name}"' in page, name
+        assert f'id="module-tradovate_auth.{name}"' in reference, name

@@ -34,6 +34,20 @@ def test_me_names_the_user(client: Client) -> None:
     assert client.ask("/v1/auth/me").status == 404
 
 
+def test_me_is_served_live_only(client: Client, server: Emulator) -> None:
+    """The demo environment sends whoever asks for his profile to the live one, as it does other such calls (P§1.3, P§3.1)."""
+    token = client.token()
+    server.configure(kind="demo")
+    reply = client.ask("/v1/auth/me", token)
+    assert (reply.status, reply.json) == (
+        200,
+        {"errorText": "This endpoint should be called on live.tradovateapi.com"},
+    )
+    assert client.ask("/v1/auth/me").status == 404
+    server.configure(kind="live")
+    assert client.ask("/v1/auth/me", token).json["name"] == client.user["name"]
+
+
 def test_echo_tells_what_arrived(client: Client) -> None:
     """Headers, query, length and digest of a body of megabytes come back."""
     body = b"z" * 3_000_000

@@ -122,12 +122,23 @@ def test_bodies_of_a_401(client: Client, server: Emulator) -> None:
 
 @pytest.mark.parametrize("style", ["408", "429", "500", "502", "401"])
 def test_calls_of_an_evicted_session(client: Client, server: Emulator, style: str) -> None:
-    """What the calls of an evicted session meet is the rules' choice; its renewal is refused anyway (P§9.19)."""
+    """What the calls of an evicted session meet is the rules' choice, and whether its renewal meets the same (P§9.19)."""
     server.configure(evicted_style=style)
     token = client.token()
     server.foreign_login()
     server.foreign_login()
     assert (client.call(token).status, client.renew(token).status) == (int(style), 401)
+    server.configure(evicted_renewals="like calls")
+    assert (client.call(token).status, client.renew(token).status) == (int(style), int(style))
+    assert (server.counts.renewals_refused, server.counts.renewals_granted) == (2, 0)
+
+
+def test_a_renewal_like_calls_is_refused_where_no_eviction_is(client: Client, server: Emulator) -> None:
+    """A revoked, lapsed or unknown token meets 401 in any case: only evicted sessions have an odd answer (P§9.19)."""
+    server.configure(evicted_renewals="like calls")
+    token = client.token()
+    server.revoke()
+    assert (client.renew(token).status, client.renew("TEST-unknown").status) == (401, 401)
 
 
 def test_max_sessions(client: Client, server: Emulator) -> None:
@@ -271,7 +282,13 @@ def test_renewal_by_post_and_any_case_of_the_path(client: Client) -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [{"refusal_style": "maybe"}, {"fraction_digits": 10}, {"no_such_rule": 1}, {"evicted_style": 418}],
+    [
+        {"refusal_style": "maybe"},
+        {"fraction_digits": 10},
+        {"no_such_rule": 1},
+        {"evicted_style": 418},
+        {"kind": "staging"},
+    ],
 )
 def test_rules_that_do_not_exist(server: Emulator, values: dict[str, Any]) -> None:
     """A misspelt rule or value is found at once, and changes nothing."""

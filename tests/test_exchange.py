@@ -6,7 +6,7 @@ import threading
 from dataclasses import replace
 
 import pytest
-from core_tools import SocketTransport, World, eventually
+from core_tools import FrailStorage, SocketTransport, World, eventually
 from values import HOUR, at, token
 
 from tradovate_auth import (
@@ -204,7 +204,7 @@ def test_a_caller_without_the_time_is_told_at_once(world: World) -> None:
     assert caught.value.retry_after == pytest.approx(15, abs=1)
     assert world.server.counts.logins == 1
     with world.time_flies():
-        assert provider.get(timeout=60).generation == 1
+        assert provider.get(timeout=None).generation == 1
     assert world.server.counts.logins == 2
 
 
@@ -219,7 +219,7 @@ def test_another_process_in_the_same_penalty_is_told_at_once(world: World) -> No
     assert caught.value.retry_after == pytest.approx(15, abs=1)
     assert world.server.counts.logins == 1
     with world.time_flies():
-        assert later.get(timeout=60).generation == 1
+        assert later.get(timeout=None).generation == 1
     assert world.server.counts.logins == 2
 
 
@@ -273,6 +273,30 @@ def test_a_penalty_on_the_renewal_of_a_lapsed_token_ends_in_a_login(world: World
     assert [call.method for call in transport.calls[4:]] == ["POST"]
 
 
+def test_machines_do_not_ask_in_step_after_a_penalty(world: World) -> None:
+    """Three of them got the same penalty at the same moment: each waits for a little longer, none for less."""
+    world.server.inject(Fault("login", "json", payload={"p-ticket": "t", "p-time": 15}, times=3))
+    for _ in range(3):
+        with pytest.raises(Throttled):
+            world.provider(storage=FrailStorage(clock=world.clock)).get(timeout=5)
+    world.events.wait_for(Held, 3)
+    waits = {event.seconds for event in world.events.of(Held)}
+    assert len(waits) == 3
+    assert all(15 <= seconds <= 16 for seconds in waits)
+
+
+def test_a_penalty_long_after_another_is_no_repetition(world: World) -> None:
+    """Three in all, the last one more than an hour after the others were over: it lasts as long as the server says."""
+    world.server.inject(Fault("login", "json", payload={"p-ticket": "t", "p-time": 15}, times=3))
+    provider = world.provider()
+    for pause in (20, 3700, 0):
+        with pytest.raises(Throttled):
+            provider.get(timeout=5)
+        world.clock.advance(pause)
+    world.events.wait_for(Held, 3)
+    assert all(event.seconds <= 16 for event in world.events.of(Held))
+
+
 def test_a_ticket_is_redeemed_with_the_body_that_it_was_given_for(world: World) -> None:
     """Two API keys of a user share the wait, but not the ticket (P§4.1: the identical body)."""
     world.server.add_user("trader", world.server.credentials["password"])  # any API key, or none
@@ -281,7 +305,7 @@ def test_a_ticket_is_redeemed_with_the_body_that_it_was_given_for(world: World) 
         world.provider().get(timeout=1)
     other = world.provider(who={"cid": 9})
     with world.time_flies():
-        other.get(timeout=60)
+        other.get(timeout=None)
     bodies = [json.loads(call.body or b"{}") for call in world.transport.calls]
     assert [body.get("p-ticket") for body in bodies] == [None, None]
 
@@ -754,3 +778,47 @@ def test_what_is_odd_about_a_user_is_told_in_a_line_without_secrets(world: World
     assert "*** xxx" in told
     assert password not in told
     assert len(told) == 200
+
+
+def test_an_answer_that_nobody_knows_is_asked_for_less_and_less_often(world: World) -> None:
+    """Each try may send the trader a code: the pause doubles up to a day, in all processes, until a login is granted."""
+    world.server.configure(login_step="mfa")
+    waits = []
+    for _ in range(9):
+        with pytest.raises(ProtocolError) as caught:
+            world.provider(on_event=None).get()
+        assert caught.value.retry_after is not None
+        waits.append(round(caught.value.retry_after / 60))
+        world.clock.advance(caught.value.retry_after + 1)
+    assert waits == [15, 30, 60, 120, 240, 480, 960, 1440, 1440]
+    world.server.configure(login_step="none")
+    assert world.provider().get().generation == 1
+    world.server.configure(login_step="mfa")
+    world.server.revoke()
+    provider = world.provider(on_event=None)
+    provider.reject(provider.get())
+    with pytest.raises(ProtocolError) as caught:
+        provider.get()
+    assert caught.value.retry_after == pytest.approx(15 * 60, abs=2)
+
+
+def test_a_human_ends_the_wait_for_an_answer_that_nobody_knows(world: World) -> None:
+    """The trader has approved the device: after `reset` the next call logs in."""
+    world.server.configure(login_step="mfa")
+    provider = world.provider()
+    with pytest.raises(ProtocolError):
+        provider.get()
+    world.server.configure(login_step="none")
+    provider.reset()
+    assert provider.get().generation == 1
+
+
+def test_a_host_outside_the_domains_is_told(world: World) -> None:
+    """The server assigns a host that may not be trusted: it is not used, and somebody hears why calls may fail."""
+    world.server.configure(api_hosts={"demo": "demo.evil.example"})
+    provider = world.provider()
+    provider.get()
+    reason = world.events.wait_for(Warned).reason
+    assert "'demo.evil.example' as 'demo'" in reason
+    assert "outside Environment.domains" in reason
+    assert provider.url("demo", "/x").startswith(world.server.url)

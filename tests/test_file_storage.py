@@ -13,20 +13,20 @@ import subprocess
 import sys
 import tempfile
 import threading
-import traceback
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
 import pytest
 from core_tools import PATIENCE, SocketTransport, eventually, run_script
+from forks import in_a_fork, waiting_fork
 from values import token as some_token
 
 from tradovate_auth import ConfigurationError, Credentials, StorageError, TokenProvider
-from tradovate_auth.storage import FileStorage, MemoryStorage, Record, _files, from_url
+from tradovate_auth.storage import FileStorage, MemoryStorage, Record, StorageBusy, _files, from_url
 from tradovate_auth.storage._codec import encode
+from tradovate_auth.storage._file_lock import Newer
 from tradovate_auth.storage._files import LARGEST
 from tradovate_auth.testing import Emulator, FakeClock
 from tradovate_auth.testing._conforming import enter, failure, full_record, held
@@ -98,20 +98,14 @@ WAYS = ["load", "save", "exclusive"]
 
 def as_ordinary_user(work: Callable[[], object]) -> int:
     """Do something in a child that has given up root's rights, if this process has them; return its exit code."""
-    child = os.fork()
-    if not child:
-        code = 1
-        try:
-            if os.geteuid() == 0:
-                os.setgid(NOBODY)
-                os.setuid(NOBODY)
-            work()
-            code = 0
-        except BaseException:  # noqa: BLE001  # the child must not go on with the tests
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    def go() -> None:
+        if os.geteuid() == 0:
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+        work()
+
+    return in_a_fork(go).wait()
 
 
 class TestNames:
@@ -757,27 +751,19 @@ HOLDER = (
 )
 
 
-@contextmanager
-def forked(work: Callable[[], object]) -> Iterator[int]:
-    """Run work in a forked child, then let it wait until it is killed."""
-    ready, done = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads: our subject
-        pid = os.fork()
-    if pid == 0:
-        with suppress(BaseException):
-            work()
-            os.write(done, b"x")
-            signal.pause()
-        os._exit(1)
-    os.close(done)
-    try:
-        assert os.read(ready, 1) == b"x"
-        yield pid
-    finally:
-        os.close(ready)
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+WAITER = (
+    "import sys\n"
+    "from tradovate_auth.storage import FileStorage\n"
+    "print('outside', flush=True)\n"
+    "with FileStorage(sys.argv[1]).exclusive(sys.argv[2], 60, seen=1) as lease:\n"
+    "    print(lease.held(), flush=True)\n"
+)
+
+
+def enter_seeing(storage: FileStorage, seen: int) -> None:
+    """Enter without a wait, if there is nothing newer."""
+    with storage.exclusive(KEY, 0.0, seen=seen):
+        pass
 
 
 class TestLocks:
@@ -788,7 +774,7 @@ class TestLocks:
         with child(HOLDER, folder) as holder:
             assert line_of(holder) == "inside"
             error = refusal(lambda: enter(storage, KEY, 0.01))
-            assert f"not free within 0.01 s: process {holder.pid} holds it" in error.message
+            assert error.message == f"Process {holder.pid} holds the stored session."
             assert "its lock ends with it" in error.advice
             assert error.__cause__ is None
             assert error.__suppress_context__
@@ -798,27 +784,75 @@ class TestLocks:
             assert line_of(holder) == "outside"
             enter(storage, KEY, 0.0)
 
+    def test_a_newer_record_ends_the_waits(self, kept: FileStorage, folder: Path) -> None:
+        """Processes that wait for an exchange go and look when it has stored something newer: they make no convoy."""
+        with held(kept, KEY), ExitStack() as stack:
+            waiting = [stack.enter_context(child(WAITER, folder)) for _ in range(6)]
+            assert {line_of(process) for process in waiting} == {"outside"}
+            assert kept.save(KEY, Record(revision=2, generation=2))
+            assert {line_of(process) for process in waiting} == {"False"}
+            assert [process.wait(PATIENCE) for process in waiting] == [0] * 6
+
+    def test_a_free_key_is_had_whatever_was_seen(self, kept: FileStorage) -> None:
+        """What is newer ends waits; where there is none to end, the key is had: whoever has it looks anyway."""
+        with kept.exclusive(KEY, 0.0, seen=0) as lease:
+            assert lease.held()
+            with kept.exclusive(KEY, 0.0, seen=0) as other:
+                assert not other.held()
+            with pytest.raises(StorageBusy):
+                enter_seeing(kept, 1)
+        enter(kept, KEY, 0.0)
+
+    @pytest.mark.parametrize("data", [b"rubbish", b'{"schema":2}', None])
+    def test_what_cannot_be_read_is_no_news(self, kept: FileStorage, path: Path, data: bytes | None) -> None:
+        """Rubbish, a newer version's record, or none: whoever gets the key will see to it."""
+        path.unlink()
+        if data is not None:
+            path.write_bytes(data)
+        with held(kept, KEY), pytest.raises(StorageBusy):
+            enter_seeing(kept, 0)
+        assert (path.read_bytes() if path.exists() else None) == data
+
+    def test_looking_for_news_is_cheap(self, tmp_path: Path) -> None:
+        """The record is read only when its file is another one than at the last look."""
+        path, read = tmp_path / "record", []
+
+        def generation() -> int:
+            read.append(path.read_text())
+            return int(read[-1])
+
+        newer = Newer(path, generation, 1)
+        said = [newer()]
+        for text in ("1", "0", "22"):
+            path.write_text(text)
+            said += [newer() for _ in range(3)]
+        path.unlink()
+        assert said == [False] * 7 + [True] * 3
+        assert not newer()
+        assert read in (
+            ["1", "0", "22"],
+            ["1", "22"],
+        )  # a file of the same size within one tick of the system's clock
+
     def test_another_thread_is_named(self, storage: FileStorage) -> None:
         """A process that waits for itself is told so."""
         with held(storage, KEY):
-            assert (
-                "another thread of this process holds it" in refusal(lambda: enter(storage, KEY, 0.0)).message
-            )
+            assert refusal(lambda: enter(storage, KEY, 0.0)).message.startswith("Another thread of this")
 
     @pytest.mark.parametrize("signature", [b"", b"rubbish", b"12x", "\u0663".encode()])
     def test_a_holder_without_a_name(self, storage: FileStorage, folder: Path, signature: bytes) -> None:
         """Where the lock's file does not say who holds it, nobody is made up."""
         with held(storage, KEY):
             next(folder.glob("*.lock")).write_bytes(signature)
-            assert "another process holds it" in refusal(lambda: enter(storage, KEY, 0.0)).message
+            assert "Another process holds" in refusal(lambda: enter(storage, KEY, 0.0)).message
 
     def test_a_holder_that_cannot_be_read(
         self, storage: FileStorage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Where what is locked cannot be read, as on Windows, it is the same."""
         with held(storage, KEY):
-            monkeypatch.setattr("tradovate_auth.storage.file.read", failing(errno.EACCES))
-            assert "another process holds it" in refusal(lambda: enter(storage, KEY, 0.0)).message
+            monkeypatch.setattr("tradovate_auth.storage._file_lock.read", failing(errno.EACCES))
+            assert "Another process holds" in refusal(lambda: enter(storage, KEY, 0.0)).message
 
     def test_a_full_disk_keeps_nobody_out(
         self, storage: FileStorage, monkeypatch: pytest.MonkeyPatch
@@ -839,7 +873,7 @@ class TestLocks:
     def test_a_forked_child_does_not_keep_it(self, storage: FileStorage) -> None:
         """A child that was forked while its parent was inside holds nothing once the parent has left."""
         with held(storage, KEY):
-            context = forked(lambda: None)
+            context = waiting_fork(lambda: None)
             context.__enter__()
         try:
             enter(storage, KEY, 0.0)
@@ -850,7 +884,7 @@ class TestLocks:
         """A child that leaves where its parent entered takes nothing from the parent."""
         hold = storage.exclusive(KEY, 0.0)
         with hold:  # noqa: SIM117  # the fork belongs inside
-            with forked(lambda: hold.__exit__(None, None, None)):
+            with waiting_fork(lambda: hold.__exit__(None, None, None)):
                 assert isinstance(failure(lambda: enter(storage, KEY, 0.0)), StorageError)
         enter(storage, KEY, 0.0)
 
@@ -861,7 +895,7 @@ class TestLocks:
             with storage.exclusive(KEY, PATIENCE):
                 assert storage.save(KEY, FIRST)
 
-        with forked(work):
+        with waiting_fork(work):
             assert storage.load(KEY) == FIRST
 
     @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
@@ -908,7 +942,7 @@ class TestLocks:
             assert line_of(saver) == "inside"
             saver.send_signal(signal.SIGSTOP)
             error = refusal(lambda: kept.save(KEY, Record(revision=2)))
-            assert f"process {saver.pid} holds it" in error.message
+            assert f"Process {saver.pid} holds the stored session" in error.message
             assert kept.load(KEY) == FIRST
 
     def test_many_objects_and_threads(self, storage: FileStorage, folder: Path) -> None:

@@ -22,12 +22,21 @@ def test_a_fleet_logs_in_once(processes: int) -> None:
 
 
 def test_a_process_asks_the_storage_as_often_in_any_fleet() -> None:
-    """Above what the one that watches over the token does, a process looks about once in a token's life."""
+    """Above what the one that watches over the token does, a process looks about once in a token's life, and guards it."""
     small, large = (Fleet(processes, DAYS, CALM).month() for processes in (20, 120))
-    watching = HOUR / 30
-    assert small.per_process(small.loads) < watching / 20 + 3
-    assert large.per_process(large.loads) < watching / 120 + 3
+    watching, guarding = HOUR / 30, HOUR / 450
+    assert guarding < small.looks < watching / 20 + guarding + 3
+    assert guarding < large.looks < watching / 120 + guarding + 3
     assert large.saves < 1.2 * small.saves
+
+
+def test_looks_that_guard_are_counted_as_they_are_made() -> None:
+    """Who adopted a token guards it by eight looks an hour: what larger fleets count is what a small one makes."""
+    made, counted = (Fleet(20, DAYS, CALM, guards=guards).month() for guards in (True, False))
+    assert (made.logins, made.unneeded, made.guarding) == (1, 0, 0)
+    assert counted.guarding > 0
+    assert 0.85 < made.looks / counted.looks < 1.0
+    assert made.saves < 1.2 * counted.saves
 
 
 def test_each_eviction_costs_one_login() -> None:

@@ -5,6 +5,7 @@ import asyncio
 import contextvars
 import gc
 import importlib
+import os
 import sys
 import threading
 import time
@@ -15,6 +16,7 @@ from typing import Any
 import anyio
 import pytest
 from core_tools import IMPORT_GATE, at_once, eventually
+from forks import in_a_fork
 
 from tradovate_auth import StorageError, TokenTimeout
 from tradovate_auth import _flight as flight_module
@@ -353,6 +355,55 @@ def test_ctrl_c_in_the_very_launch_leaves_no_dead_flight(monkeypatch: pytest.Mon
     assert single.current() is None
     single.join().wait(10)
     assert work.runs == 1
+
+
+def test_ctrl_c_in_the_very_launch_wakes_whoever_has_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody has joined between the election and the start: the flight is over for them too, and they ask again."""
+    joined: list[Flight] = []
+    single = SingleFlight(Work(), ceiling=60)
+
+    def interrupted(*_: object) -> int:
+        joined.append(single.join())
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_thread, "start_new_thread", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            single.join()
+    assert joined[0].landed
+    joined[0].wait(0)
+
+
+def test_whoever_is_woken_gets_a_new_flight() -> None:
+    """A flight has left the air when it lands: to join from the landing itself is to start the next one."""
+    work = Work()
+    single = SingleFlight(work, ceiling=60)
+    first = single.join()
+    again: list[Flight] = []
+    first._outcome.add_done_callback(lambda _: again.append(single.join()))
+    work.gate.set()
+    eventually(lambda: again)
+    assert again[0] is not first
+    again[0].wait(10)
+    assert work.runs == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_child_does_not_wait_for_its_parents_flight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forked in mid-flight it has none in the air, and leaves when it is done; the parent's goes on."""
+    monkeypatch.setattr(flight_module, "_FORK_PATIENCE", 0.0)
+    work = Work()
+    flight = SingleFlight(work, ceiling=60).join()
+    assert flight in flight_module._in_air.values()
+
+    def leave() -> None:
+        assert not flight_module._in_air
+        flight_module._wait_at_exit()
+
+    assert in_a_fork(leave).wait() == 0
+    assert not flight.landed
+    work.gate.set()
+    flight.wait(10)
 
 
 def test_a_fork_waits_for_the_imports_of_a_flight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

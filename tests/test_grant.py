@@ -8,9 +8,7 @@ from values import token as some_token
 
 from tradovate_auth import AccessToken, Environment
 from tradovate_auth._grant import (
-    clock_offset,
     ended_already,
-    median_offset,
     merged_hosts,
     oddities,
     token_from,
@@ -31,66 +29,6 @@ def token_of(
     return token_from(
         verdict, issued_at=issued_at, generation=3, previous=previous, hosts={}, device_id=device_id
     )
-
-
-@given(
-    offset=st.floats(-DAY, DAY),
-    believed=st.floats(-DAY, DAY),
-    there=st.floats(0, 10),
-    back=st.floats(0, 10),
-)
-def test_the_clocks_differ_by_what_the_answer_allows(
-    offset: float, believed: float, there: float, back: float
-) -> None:
-    """The offset is off by no more than half of what a Date of whole seconds and the way of the answer leave open."""
-    sent, received = NOW, NOW + there + back
-    date = float(int(sent + there + offset))
-    found = clock_offset(date, sent, received, believed)
-    assert date - received <= found <= date + 1.0 - sent
-    if believed == found:
-        assert abs(found - offset) <= 1.0 + there + back + 1e-6
-    else:
-        assert abs(found - offset) <= (1.0 + there + back) / 2 + 1e-6
-
-
-@given(believed=st.floats(-0.4, 0.4))
-def test_a_good_clock_is_left_alone(believed: float) -> None:
-    """An offset that the answer does not contradict stays as it is, so that the clock does not wander."""
-    assert clock_offset(NOW, NOW + 0.5, NOW + 0.5, believed) == believed
-
-
-def test_a_wrong_clock_is_corrected() -> None:
-    """A clock that is an hour slow is found out by one answer."""
-    assert clock_offset(NOW + 3600, NOW, NOW + 0.2, 0.0) == pytest.approx(3600.4)
-
-
-@pytest.mark.parametrize(
-    ("samples", "median"),
-    [
-        ([5.0], 5.0),
-        ([5.0, 7.0], 7.0),
-        ([7.0, 5.0], 5.0),
-        ([0.0, 0.0, 7200.0], 0.0),
-        ([7200.0, 0.0, 0.0], 0.0),
-        ([0.0, 7200.0, 7201.0], 7200.0),
-        ([0.0, 7200.0, 0.5, 7201.0], 0.5),
-        ([1.0, 1.0, 1.0], 1.0),
-    ],
-)
-def test_one_odd_answer_is_outvoted(samples: list[float], median: float) -> None:
-    """The median, and of two in the middle the newer: a single odd `Date` among several changes little, one that was
-    confirmed is believed.
-    """
-    assert median_offset(samples) == median
-
-
-@given(st.lists(st.floats(-DAY, DAY), min_size=1, max_size=9))
-def test_the_median_is_one_of_the_answers(samples: list[float]) -> None:
-    """No offset is made up, and at most half of the answers lie on either side of it."""
-    median = median_offset(samples)
-    assert median in samples
-    assert sum(sample < median for sample in samples) <= len(samples) / 2
-    assert sum(sample > median for sample in samples) <= len(samples) / 2
 
 
 @pytest.mark.parametrize(("ends", "ended"), [(-1.0, True), (0.0, True), (0.001, False), (LIFETIME, False)])

@@ -2,7 +2,8 @@
 
 import asyncio
 import io
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from types import ModuleType
 from typing import Any
 
@@ -264,3 +265,37 @@ def test_a_generator_with_a_length_is_sent_once_and_never_shortened(
         with pytest.raises(Exception, match="Too little data"):  # of httpx, or of h11 beneath it
             client.post(order, content=iter([b"broken"]), headers={"Content-Length": "100"})
     assert [placed.body for placed in tradovate_emulator.orders] == [b"whole"]
+
+
+@both
+def test_a_look_at_a_body_takes_nothing_away(
+    stack: Stack, library: ModuleType, tradovate_provider: TokenProvider
+) -> None:
+    """Empty pieces before the first real one are no end of a body, in both colours; what was looked at is read and closed."""
+    auth = stack.auth(tradovate_provider)
+
+    async def pieces(*given: bytes) -> AsyncGenerator[bytes, None]:
+        for piece in given:
+            yield piece
+
+    async def scenario() -> None:
+        response = library.Response(404, content=pieces(b"", b"go", b"ne"))
+        assert await auth._apeek(response) == b"go"
+        assert await response.aread() == b"gone"
+        for given in ((), (b"",)):
+            response = library.Response(404, content=pieces(*given))
+            assert await auth._apeek(response) is None
+            assert await response.aread() == b""
+        async with aclosing(pieces(b"go", b"ne")) as inner:
+            left = library.Response(404, content=inner)
+            assert await auth._apeek(left) == b"go"
+            await left.aclose()
+
+    response = library.Response(404, content=iter([b"", b"go", b"ne"]))
+    assert auth._peek(response) == b"go"
+    assert response.read() == b"gone"
+    response = library.Response(404, content=iter([b""]))
+    assert auth._peek(response) is None
+    assert response.read() == b""
+    for backend in ("asyncio", "trio"):
+        anyio.run(scenario, backend=backend)

@@ -179,11 +179,12 @@ def test_sockets(scheme: str, signed: bool, scene: Scene) -> None:
     assert scene.carried == [scene.provider.get().authorization if signed else None]
 
 
-def context(*, checked: bool) -> ssl.SSLContext:
-    """An SSL context that checks certificates, or does not."""
+def context(*, checked: bool, names: bool = True) -> ssl.SSLContext:
+    """An SSL context that checks certificates, or does not, or any but their names."""
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    made.check_hostname = checked and names
     if not checked:
-        made.check_hostname, made.verify_mode = False, ssl.CERT_NONE
+        made.verify_mode = ssl.CERT_NONE
     return made
 
 
@@ -194,6 +195,8 @@ def context(*, checked: bool) -> ssl.SSLContext:
         (False, None, 404),
         ("checked", None, 200),
         ("careless", None, 404),
+        ("nameless", None, 404),
+        (True, "nameless", 404),
         (False, "checked", 200),
         (True, "careless", 404),
         (True, False, 404),
@@ -206,6 +209,7 @@ def test_what_counts_as_a_check(of_connector: Any, of_call: Any, expected: int, 
     named: dict[Any, Any] = {
         "checked": context(checked=True),
         "careless": context(checked=False),
+        "nameless": context(checked=True, names=False),
         "fingerprint": aiohttp.Fingerprint(b"0" * 32),
     }
 
@@ -329,6 +333,19 @@ def test_the_providers_own_session_may_be_instrumented(scene: Scene) -> None:
         assert run(scenario) == 200
         assert provider.renew().generation == 2
     assert scene.exchanges == (1, 1)
+
+
+def test_a_client_of_ours_that_checks_nothing(scene: Scene) -> None:
+    """Who gives a session a `TradovateAuth` and no checks has asked for it: its token goes out, with renewals too."""
+
+    async def scenario(session: aiohttp.ClientSession) -> list[int]:
+        return [
+            await status(session, scene.accounts, ssl=False),
+            await status(session, scene.renewal, ssl=False),
+        ]
+
+    with instrument(scene.provider, insecure="refuse"):
+        assert run(scenario, middlewares=(TradovateAuth(scene.provider),)) == [200, 200]
 
 
 def test_a_retry_of_aiohttps_own(scene: Scene) -> None:

@@ -14,6 +14,7 @@ import httpx
 import httpx2
 import pytest
 import requests
+import requests_mock
 import responses
 import respx
 import vcr
@@ -41,12 +42,15 @@ TOUCHED: Final[list[tuple[type, str]]] = [
     (requests.Session, "send"),
     (requests.Session, "__init__"),
     (requests.adapters.HTTPAdapter, "send"),
+    (requests.adapters.HTTPAdapter, "add_headers"),
     *(
         (kind, name)
         for library in (httpx, httpx2)
         for kind, name in (
             (library.Client, "send"),
             (library.AsyncClient, "send"),
+            (library.Client, "_send_single_request"),
+            (library.AsyncClient, "_send_single_request"),
             (library.HTTPTransport, "handle_request"),
             (library.AsyncHTTPTransport, "handle_async_request"),
         )
@@ -237,6 +241,24 @@ def test_responses(provider: TokenProvider, url: str, order: Order) -> None:
         assert of_requests("GET", url.replace("account/list", "auth/me"), headers=DEAD)[0] == 200
         assert len(mock.calls) == 2
     assert statuses(url) == [401] * len(EVERY)
+
+
+def test_requests_mock(provider: TokenProvider, url: str, order: Order, tradovate_emulator: Emulator) -> None:
+    """This one takes the place of the adapters: what it answers itself is not signed, be it a login, and what it lets through
+    is ours if we were there first. Whoever stays works alone.
+    """
+    mocked, login = f"{url}/mocked", url.replace("account/list", "auth/accesstokenrequest")
+    with together(provider, requests_mock.Mocker(real_http=True), order) as mock:
+        mock.get(mocked, json={"mocked": True})
+        assert of_requests("GET", mocked, headers=DEAD) == (200, {"mocked": True})
+        assert mock.last_request.headers["Authorization"] == DEAD["Authorization"]
+        assert of_requests("GET", url, headers=DEAD)[0] == (200 if order.ours_first else 401)
+        mock.post(login, json={"accessToken": "mocked"})
+        assert of_requests("POST", login, json={"name": "trader"})[1] == {"accessToken": "mocked"}
+    assert tradovate_emulator.counts.logins == 1
+    assert statuses(url) == [401] * len(EVERY)
+    with instrument(provider):
+        assert statuses(url) == [200] * len(EVERY)
 
 
 @pytest.mark.parametrize("call", [of_httpx, of_async_httpx], ids=["sync", "async"])

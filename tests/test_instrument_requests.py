@@ -8,13 +8,17 @@ from typing import Any
 
 import pytest
 import requests
+from core_tools import eventually
 from instrumented import DEAD, Scene, login_fields, scene
-from requests.adapters import HTTPAdapter
+from requests.adapters import BaseAdapter, HTTPAdapter
 from stacks import plain_environment
-from urllib3 import Retry
+from tls_server import TLSServer
+from urllib3 import HTTPResponse, Retry
 
+from tradovate_auth import Environment, TokenProvider
+from tradovate_auth.events import Evicted
 from tradovate_auth.instrumentation import instrument
-from tradovate_auth.requests import RequestsTransport
+from tradovate_auth.requests import RequestsTransport, TradovateAuth
 from tradovate_auth.testing import Emulator
 from tradovate_auth.testing.emulator import Fault
 
@@ -161,6 +165,19 @@ def test_a_login_with_any_body(scene: Scene) -> None:
     assert scene.server.requests[-1].body == b'{"name": "somebody"}'
 
 
+def test_a_strangers_login_out_of_a_file_goes_out_whole(scene: Scene, tmp_path: Path) -> None:
+    """It is read to see whose it is, and then sent from where it stood: a bot of somebody else's logs in as before."""
+    who = scene.server.add_user("somebody", "secret")
+    login = json.dumps({**login_fields(scene.server), **who, "name": "somebody", "password": "secret"})
+    path = tmp_path / "login.json"
+    path.write_text(f"# of somebody else\n{login}")
+    with instrument(scene.provider), path.open("rb") as body:
+        body.readline()
+        answer = requests.post(scene.login, data=body, **LIMIT)
+        assert answer.json()["accessToken"] != scene.provider.get().value
+    assert scene.server.requests[0].body == login.encode()
+
+
 def test_a_url_that_cannot_be_read(scene: Scene) -> None:
     """It is the library that complains about it."""
     prepared = requests.Request("GET", scene.accounts).prepare()
@@ -184,6 +201,206 @@ def test_a_bundle_counts_as_a_check(scene: Scene) -> None:
         prepared = requests.Request("GET", scene.accounts).prepare()
         assert session.send(prepared, verify="/nonexistent").status_code == 200
         assert session.send(prepared, verify=None).status_code == 404
+
+
+class Handmade(BaseAdapter):
+    """An adapter that makes its answers itself."""
+
+    def __init__(self, *statuses: int) -> None:
+        super().__init__()
+        self.statuses = list(statuses)
+        self.carried: list[object] = []
+
+    def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
+        """See `BaseAdapter`."""
+        self.carried.append(request.headers.get("Authorization"))
+        response = requests.Response()
+        response.status_code, response.request = self.statuses.pop(0), request
+        response.raw = HTTPResponse(io.BytesIO(b""), preload_content=False)
+        return response
+
+    def close(self) -> None:
+        """See `BaseAdapter`."""
+
+
+def test_an_adapter_that_is_none_of_the_librarys(scene: Scene) -> None:
+    """A 401 out of an adapter of somebody's own, which leaves its answers bare, is cured like any other."""
+    adapter = Handmade(401, 200)
+    with instrument(scene.provider), requests.Session() as session:
+        session.mount("http://", adapter)
+        first = scene.provider.get().authorization
+        assert session.get(scene.accounts).status_code == 200
+    assert adapter.carried == [first, scene.provider.get().authorization]
+    assert scene.exchanges == (1, 1)
+
+
+class Careless(HTTPAdapter):
+    """An adapter that checks nothing, whatever it is asked for."""
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+        """See `HTTPAdapter`."""
+        return super().send(request, *args, **{**kwargs, "verify": False})
+
+
+class CarelessAboutPools(HTTPAdapter):
+    """One that switches the check off where requests sets its pool of connections up."""
+
+    def cert_verify(self, conn: Any, *_: Any) -> None:
+        """See `HTTPAdapter`."""
+        conn.cert_reqs = "CERT_NONE"
+
+
+class CarelessAboutNames(HTTPAdapter):
+    """One that takes any valid certificate."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """See `HTTPAdapter`."""
+        super().init_poolmanager(*args, **{**kwargs, "assert_hostname": False})
+
+
+class Pinned(CarelessAboutNames):
+    """One that takes a single certificate, whatever its name."""
+
+    def __init__(self, fingerprint: str) -> None:
+        self.fingerprint = fingerprint
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """See `HTTPAdapter`."""
+        super().init_poolmanager(*args, **{**kwargs, "assert_fingerprint": self.fingerprint})
+
+
+class Vault(TLSServer):
+    """A server with TLS, and a source of tokens for it."""
+
+    def source(self, scene: Scene) -> "Vault.Source":
+        """Return a source whose environment it is."""
+        found = Vault.Source(scene.provider)
+        found.environment = Environment(f"{self.url}/v1")
+        return found
+
+    class Source:
+        """Hands out the token of a provider."""
+
+        environment: Environment
+
+        def __init__(self, provider: TokenProvider) -> None:
+            self.get, self.aget = provider.get, provider.aget
+            self.reject, self.report = provider.reject, provider.report
+
+
+@pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")
+@pytest.mark.parametrize("adapter", [HTTPAdapter, Careless, CarelessAboutPools, CarelessAboutNames, Pinned])
+@pytest.mark.parametrize("policy", ["warn", "refuse"])
+def test_adapters_that_check_nothing(
+    adapter: Any, policy: Any, scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What an adapter makes of the checks is seen on the connection itself: over one without them goes no token of ours, or one
+    with a warning. A certificate that is known is a check.
+    """
+    with Vault() as server, instrument(server.source(scene), insecure=policy), requests.Session() as session:
+        session.mount(server.url, adapter(server.fingerprint) if adapter is Pinned else adapter())
+        for _ in range(2):
+            assert session.get(f"{server.url}/v1/account/list", verify=server.authority).status_code == 200
+        # And what it was given it does not send either.
+        kept = {"Authorization": scene.provider.get().authorization}
+        session.get(f"{server.url}/v1/account/list", verify=server.authority, headers=kept)
+        careful = adapter in (HTTPAdapter, Pinned)
+        ours = scene.provider.get().authorization if careful or policy == "warn" else None
+        assert server.authorizations == [ours] * 3
+    assert len([text for text in caplog.messages if "does not check" in text]) == (0 if careful else 1)
+
+
+def test_an_adapter_over_plain_http(scene: Scene) -> None:
+    """There the argument counts, as in a session."""
+    with instrument(scene.provider, insecure="refuse"), requests.Session() as session:
+        session.mount("http://", Careless())
+        assert session.get(scene.accounts).status_code == 404
+        session.mount("http://", CarelessAboutPools())
+        assert session.get(scene.accounts).status_code == 200
+
+
+def test_a_client_of_ours_that_checks_nothing(scene: Scene) -> None:
+    """Who gives a session a `TradovateAuth` and no checks has asked for it: its token goes out."""
+    with instrument(scene.provider, insecure="refuse"), requests.Session() as session:
+        session.auth = TradovateAuth(scene.provider)
+        assert session.get(scene.accounts, verify=False).status_code == 200
+        assert session.post(scene.renewal, verify=False).json()["accessToken"]
+
+
+def retrying(*statuses: int) -> HTTPAdapter:
+    """An adapter that tries again, and then raises, as most bots have one."""
+    return HTTPAdapter(
+        max_retries=Retry(total=1, status_forcelist=statuses, allowed_methods=None, backoff_factor=0)
+    )
+
+
+def test_a_401_that_a_retry_keeps_to_itself(scene: Scene) -> None:
+    """A client whose own `Retry` turns it into an error gets that once; its next call has a newer token."""
+    with instrument(scene.provider), requests.Session() as session:
+        session.mount("http://", retrying(401, 429, 503))
+        assert session.get(scene.accounts).status_code == 200
+        scene.server.inject(Fault("/account/list", "status", status=401, times=2))
+        with pytest.raises(requests.exceptions.RetryError):
+            session.get(scene.accounts, headers=DEAD)
+        assert session.get(scene.accounts, headers=DEAD).status_code == 200
+    assert scene.exchanges == (1, 1)
+    assert scene.carried[-1] == scene.provider.get().authorization
+    assert scene.carried[-2] != scene.carried[-1]
+
+
+def test_a_401_after_the_resend_that_a_retry_keeps_to_itself(scene: Scene) -> None:
+    """An answer that the client's `Retry` lets through leads to a resend; what that ends in is told of too."""
+    with instrument(scene.provider), requests.Session() as session:
+        session.mount("http://", retrying(503))
+        scene.server.inject(Fault("/account/list", "status", status=401))
+        scene.server.inject(Fault("/account/list", "status", status=503, times=2))
+        with pytest.raises(requests.exceptions.RetryError):
+            session.get(scene.accounts)
+        assert scene.provider.get().strikes.count == 1
+    assert scene.exchanges == (1, 1)
+
+
+@pytest.mark.parametrize("status", [408, 429, 503])
+def test_an_eviction_that_a_retry_keeps_to_itself(status: int, scene: Scene) -> None:
+    """Three calls that end in its error are three faults in a row: the session is looked after, and a new one is opened."""
+    with instrument(scene.provider), requests.Session() as session:
+        session.mount("http://", retrying(408, 429, 503))
+        assert session.get(scene.accounts).status_code == 200
+        scene.server.configure(evicted_style=str(status) if status != 503 else "429")
+        scene.server.foreign_login()
+        scene.server.foreign_login()
+        for _ in range(3):
+            with pytest.raises(requests.exceptions.RetryError):
+                session.get(scene.accounts)
+        scene.events.wait_for(Evicted)
+        eventually(lambda: scene.provider.get().generation == 2)
+        assert session.get(scene.accounts).status_code == 200
+
+
+def test_a_retry_that_gives_up_for_another_reason(scene: Scene) -> None:
+    """An error that is about no answer, or about a token that is not ours, is the client's alone."""
+    scene.server.add_user("somebody", "secret")
+    with instrument(scene.provider), requests.Session() as session:
+        session.mount("http://", retrying(503))
+        scene.server.inject(Fault("/account/list", "status", status=503, times=None))
+        theirs = requests.post(
+            scene.login,
+            json={**login_fields(scene.server), "name": "somebody", "password": "secret"},
+            **LIMIT,
+        ).json()["accessToken"]
+        with pytest.raises(requests.exceptions.RetryError):
+            session.get(scene.accounts, headers={"Authorization": f"Bearer {theirs}"})
+        assert scene.provider.get().strikes.count == 0
+
+        class Odd(HTTPAdapter):
+            def send(self, *_: Any, **__: Any) -> requests.Response:
+                raise requests.exceptions.RetryError("too tired")
+
+        session.mount("http://", Odd())
+        with pytest.raises(requests.exceptions.RetryError, match="too tired"):
+            session.get(scene.accounts)
+        assert scene.provider.get().strikes.count == 0
 
 
 def test_the_providers_own_session_may_be_instrumented(scene: Scene) -> None:

@@ -1,5 +1,7 @@
 """What was spent, what is forbidden, and when the next call may be made."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -105,7 +107,7 @@ class TestBudgets:
                     ledger = ledger.with_login_refused(now, PACE, FINGERPRINT, "no", disguised=True)
                     failed.append(now)
                 case "lost":
-                    ledger = ledger.with_login_lost(now, PACE)
+                    ledger = ledger.with_login_lost(now, PACE, "why")
                     failed.append(now)
                 case _:
                     ledger = ledger.without_last_login()
@@ -181,6 +183,15 @@ class TestBudgets:
         ledger = Ledger().with_renewal(NOW, PACE, scheduled=False).with_renewal_failed(NOW, 99.0)
         assert ledger.renewals_spent(NOW, PACE, Budget()) == 0
         assert ledger.renewals_spent(NOW, PACE, Budget(renewals=1)) == HOUR
+
+    def test_a_wait_where_more_was_spent_than_is_allowed(self) -> None:
+        """A budget that was lowered, or other accounts of the machine: not the first that leaves the hour frees a place."""
+        spent = (NOW - 3000, NOW - 2000, NOW - 1000)
+        for limit, oldest in ((1, NOW - 1000), (2, NOW - 2000), (3, NOW - 3000)):
+            renewals = Ledger(renewals=spent).renewals_spent(NOW, PACE, Budget(renewals=limit))
+            logins = Ledger(failed_logins=spent).login_wait(NOW, PACE, Budget(failed_logins=limit))
+            assert renewals == logins == oldest + HOUR - NOW
+            assert Ledger(renewals=spent).renewals_spent(NOW + renewals, PACE, Budget(renewals=limit)) == 0
 
 
 class TestPlannedRenewals:
@@ -292,7 +303,7 @@ class TestLostLogins:
         ledger = Ledger()
         waits = []
         for _ in range(8):
-            ledger = ledger.with_login(NOW, PACE).with_login_lost(NOW, PACE)
+            ledger = ledger.with_login(NOW, PACE).with_login_lost(NOW, PACE, "why")
             hold = ledger.hold_at(NOW)
             waits.append(None if hold is None else hold.until - NOW)
         assert waits == [None, 300, 600, 1200, 2400, 3600, 3600, 3600]
@@ -301,13 +312,17 @@ class TestLostLogins:
 
     def test_a_server_may_be_away_for_months(self) -> None:
         """No number of lost logins is too many to count."""
-        ledger = Ledger(lost=100_000).with_login_lost(NOW, PACE)
-        assert ledger.hold_at(NOW) == Hold("lost", NOW + HOUR, "a login was sent and its answer got lost")
+        ledger = Ledger(lost=100_000).with_login_lost(NOW, PACE, "why")
+        assert ledger.hold_at(NOW) == Hold(
+            "lost", NOW + HOUR, "a login may have been sent, and brought no answer that could be used (why)"
+        )
 
     @pytest.mark.parametrize("outcome", ["granted", "refused"])
     def test_an_answer_resets_it(self, outcome: str) -> None:
         """As soon as the server answers, granted or refused, the count starts anew."""
-        ledger = Ledger().with_login_lost(NOW, PACE).with_login_lost(NOW, PACE).with_login(NOW, PACE)
+        ledger = (
+            Ledger().with_login_lost(NOW, PACE, "why").with_login_lost(NOW, PACE, "why").with_login(NOW, PACE)
+        )
         if outcome == "granted":
             ledger = ledger.with_login_granted(NOW, PACE, FINGERPRINT)
         else:
@@ -316,7 +331,7 @@ class TestLostLogins:
 
     def test_they_count_as_failed(self) -> None:
         """The server may have counted it as a failure."""
-        assert Ledger().with_login(NOW, PACE).with_login_lost(NOW, PACE).failed_logins == (NOW,)
+        assert Ledger().with_login(NOW, PACE).with_login_lost(NOW, PACE, "why").failed_logins == (NOW,)
 
 
 class TestLatch:
@@ -477,17 +492,43 @@ class TestHolds:
         assert Ledger().with_hold(penalty).with_hold(later).hold == later
 
     def test_a_ticket_outlives_its_hold(self) -> None:
-        """A hold that is over is forgotten, unless it has a ticket that can be redeemed now."""
+        """A hold that is over is forgotten, unless it has a ticket that can be redeemed now, or the next would be longer."""
         over = Hold("penalty", NOW - 1, "slow down", "ticket-4713")
         assert Ledger(hold=over).pruned(NOW, HOUR).hold == over
         for kind in ("penalty", "captcha", "locked", "evicted", "lost", "protocol"):
-            assert Ledger(hold=Hold(kind, NOW, "x")).pruned(NOW, HOUR).hold is None
+            assert (Ledger(hold=Hold(kind, NOW, "x")).pruned(NOW, HOUR).hold is None) is (kind != "protocol")
             assert Ledger(hold=Hold(kind, NOW + 1, "x")).pruned(NOW, HOUR).hold is not None
 
-    @pytest.mark.parametrize("kind", ["penalty", "captcha", "locked", "evicted", "lost", "protocol"])
-    def test_a_grant_ends_every_hold(self, kind: HoldKind) -> None:
-        """Whatever stood in the way of a token is over when there is one."""
-        assert Ledger(hold=Hold(kind, NOW + HOUR, "x")).with_grant(NOW).hold is None
+    def test_a_login_works_off_what_is_over(self) -> None:
+        """Its ticket is redeemed with that login and with no other one; what still forbids calls stays."""
+        over = Hold("penalty", NOW, "slow down", "ticket-4713")
+        assert Ledger(hold=over).with_login(NOW, PACE).hold is None
+        locked = Hold("locked", NOW + 1, "locked")
+        assert Ledger(hold=locked).with_login(NOW, PACE).hold == locked
+
+    def test_an_entry_of_another_clock(self) -> None:
+        """One that is far ahead was made before a clock was set back; one that is a moment ahead keeps its moment, by which
+        whoever has just made it takes it back.
+        """
+        ledger = Ledger(failed_logins=(NOW - HOUR, NOW - 1, NOW + 59, NOW + 61))
+        assert ledger.pruned(NOW, HOUR).failed_logins == (NOW - 1, NOW + 59, NOW)
+
+    @pytest.mark.parametrize("kind", ["penalty", "evicted", "lost", "protocol"])
+    def test_an_answer_ends_a_hold(self, kind: HoldKind) -> None:
+        """Whatever stood in the way of a token is over when there is one, or when the server has said no."""
+        held = Ledger(hold=Hold(kind, NOW + HOUR, "x"))
+        assert held.with_grant(NOW).hold is None
+        assert held.with_login_refused(NOW, PACE, "f", "no", disguised=False).hold is None
+
+    @pytest.mark.parametrize("kind", ["captcha", "locked"])
+    def test_a_late_answer_ends_no_lock_out(self, kind: HoldKind) -> None:
+        """Nothing is sent during a hold: another process was locked out while the answer was on its way."""
+        hold = Hold(kind, NOW + HOUR, "x")
+        for until in (hold, replace(hold, until=NOW)):
+            kept = until if until is hold else None
+            held = Ledger(hold=until)
+            assert held.with_grant(NOW).hold == kept
+            assert held.with_login_refused(NOW, PACE, "f", "no", disguised=False).hold == kept
 
     def test_a_human_may_forgive(self) -> None:
         """reset() forgets holds, the latch and every pause; what was spent stays spent, what was proven stays proven."""
@@ -500,7 +541,9 @@ class TestHolds:
             proven=("x",),
         )
         troubled = refused(spent.with_renewal_failed(NOW, 9.0), NOW, fingerprint="x").without_last_login()
-        troubled = troubled.with_eviction(NOW, PACE).with_eviction(NOW, PACE).with_login_lost(NOW, PACE)
+        troubled = (
+            troubled.with_eviction(NOW, PACE).with_eviction(NOW, PACE).with_login_lost(NOW, PACE, "why")
+        )
         assert troubled != spent
         assert troubled.forgiven() == spent
 

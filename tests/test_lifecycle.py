@@ -1,16 +1,21 @@
 """One pass: look, decide, exchange, save; and what it makes of tokens that lapsed, moved on, or came from elsewhere."""
 
+import contextlib
+from collections.abc import Iterator
+
 import pytest
 from core_tools import FrailStorage, World
+from shared_storage import Shared, renewals, step
 
-from tradovate_auth import LoginRequired, StorageError, Throttled, TokenProvider
+from tradovate_auth import AccessToken, Budget, LoginRequired, StorageError, Throttled, TokenProvider
 from tradovate_auth import _lifecycle as lifecycle_module
 from tradovate_auth._decision import Renew
-from tradovate_auth._exchange import Exchange, Journal
+from tradovate_auth._exchange import Exchange
+from tradovate_auth._journal import Journal
 from tradovate_auth._ledger import Ledger
 from tradovate_auth._view import Need
 from tradovate_auth.events import Adopted, Renewed, Warned
-from tradovate_auth.storage import Record
+from tradovate_auth.storage import Lease, Record, StorageBusy
 from tradovate_auth.testing import Emulator, FakeClock
 from tradovate_auth.testing.emulator import Fault
 
@@ -203,8 +208,10 @@ def test_a_success_is_entered_for_the_allowance(world: World) -> None:
 
 
 def test_an_exhausted_budget_keeps_the_token_and_never_logs_in(world: World) -> None:
-    """Twelve renewals in an hour, granted or not, are the end of renewing; the token is used until it ends."""
-    provider = world.provider()
+    """As many renewals in an hour as the budget has, granted or not, are the end of renewing; the token is used until it
+    ends.
+    """
+    provider = world.provider(budget=Budget(renewals=3))
     token = provider.get()
     world.server.inject(Fault("renewal", "status", status=503, times=None))
     world.clock.advance(4100)
@@ -212,5 +219,64 @@ def test_an_exhausted_budget_keeps_the_token_and_never_logs_in(world: World) -> 
         world.clock.advance(10)
         assert provider.get() is token
         world.settled(provider)
-    assert world.server.counts.renewals <= 12
+    assert world.server.counts.renewals == 3
     assert world.server.counts.logins == 1
+
+
+@pytest.mark.parametrize("relief", ["a human", "another process"])
+def test_whoever_sits_out_a_penalty_looks_up(
+    world: World, monkeypatch: pytest.MonkeyPatch, relief: str
+) -> None:
+    """It lasts for ten minutes. A human lifts it, and perhaps somebody logs in: seconds later whoever waits goes on."""
+    world.server.inject(Fault("login", "json", payload={"p-ticket": "t", "p-time": 600}))
+    provider, other = world.provider(), world.provider(on_event=None)
+    theirs: list[AccessToken] = []
+    slept: list[float] = []
+
+    def wait(_: object, seconds: float) -> bool:
+        slept.append(seconds)
+        world.clock.advance(seconds)
+        if len(slept) == 1:
+            other.reset()
+            if relief == "another process":
+                theirs.append(other.get())
+        return False
+
+    monkeypatch.setattr(world.clock, "wait", wait)
+    token = provider.get(timeout=None)
+    assert slept == [5.0]
+    assert theirs in ([], [token])
+    assert (token.generation, world.server.counts.logins) == (1, 2)
+
+
+def test_a_lock_that_others_hold_is_no_outage(world: World) -> None:
+    """Nobody has lost anything: whoever could not get the lock renews as soon as it is free, and leaves it to nobody."""
+    world.provider(on_event=None).get()
+    storage = Shared(world)
+    other = world.provider(storage=storage)
+    other.get()
+
+    @contextlib.contextmanager
+    def busy(key: str, timeout: float, *, seen: int | None = None) -> Iterator[Lease]:
+        raise StorageBusy(f"{key}, {timeout}, {seen}")
+        yield  # what a context manager needs
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage, "exclusive", busy)
+        assert step(world, other, 4200).generation == 1
+    world.events.expect("Adopted", "RenewalFailed")
+    assert step(world, other, 1.1).generation == 2
+
+
+def test_whoever_leaves_a_storage_that_is_back_to_others_does_so_within_its_own_time(world: World) -> None:
+    """Eight seconds of the token are left: a quarter of that, then it is renewed by whoever has it."""
+    world.provider(on_event=None).get()
+    storage = Shared(world)
+    other = world.provider(storage=storage)
+    other.get()
+    storage.broken = {"now", "load", "save", "exclusive"}
+    step(world, other, 4788)
+    storage.broken = set()
+    assert step(world, other, 4).generation == 1
+    assert renewals(world) == 0
+    assert step(world, other, 2.1).generation == 2

@@ -107,6 +107,13 @@ class TestIdentity:
         assert len(keys) == 4
         assert all(key.startswith("machine ") for key in keys)
 
+    def test_servers_behind_one_host_are_apart(self) -> None:
+        """A gateway may lead to several by the path: each counts for itself."""
+        keys = {
+            machine_key(Environment(f"http://127.0.0.1{path}/v1"), "a") for path in ("", "/demo", "/live")
+        }
+        assert len(keys) == 3
+
 
 class TestLedger:
     """Changes of the record, each with compare-and-swap."""
@@ -345,7 +352,7 @@ class TestBudgets:
         providers = accounts(world, 20)
         world.server.configure(login_delay=0.02)
         with world.time_flies(0.01), ThreadPoolExecutor(20) as pool:
-            tokens = list(pool.map(lambda provider: provider.get(timeout=60), providers))
+            tokens = list(pool.map(lambda provider: provider.get(timeout=None), providers))
         assert [token.generation for token in tokens] == [1] * 20
         assert world.server.counts.logins == 20
         world.events.expect(*["LoggedIn"] * 20)

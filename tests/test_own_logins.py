@@ -12,6 +12,7 @@ from tradovate_auth._own_logins import (
     bearer_of,
     complete_answer,
     granted_tokens,
+    headers_of,
     named_user,
     same_user,
 )
@@ -37,6 +38,9 @@ from tradovate_auth.transport import Reply
         ("POST", "/v1/oauth/accesstokenrequest", None),
         ("POST", "/v1/accesstokenrequest", None),
         ("GET", "/v1/auth/me", None),
+        ("POST", "/v1/auth/oauthtoken", "oauth"),
+        ("POST", "/auth/OAuthToken/", "oauth"),
+        ("GET", "/v1/auth/oauthtoken", None),
         ("POST", "/v1/auth/accesstoken%52equest", "login"),
         ("POST", "/v1/auth/accesstokenrequest%2F", "login"),
         ("POST", "/v1/auth" + "/" * 1000 + "accesstokenrequest", "login"),
@@ -44,8 +48,8 @@ from tradovate_auth.transport import Reply
         ("GET", "", None),
     ],
 )
-def test_the_two_calls(method: str, path: str, expected: str | None) -> None:
-    """They are known by method and path, however these are spelt; nothing else is taken for one."""
+def test_the_calls(method: str, path: str, expected: str | None) -> None:
+    """The auth calls are known by method and path, however these are spelt; nothing else is taken for one."""
     assert auth_call(method, path) == expected
 
 
@@ -91,6 +95,8 @@ def test_names() -> None:
         ("Bearer abc", "abc"),
         ("bearer  abc ", "abc"),
         (b"Bearer abc", "abc"),
+        ("Bearer\tabc", "abc"),
+        (" BEARER \t abc\t", "abc"),
         ("Basic abc", None),
         ("Bearer", None),
         ("Bearer ", None),
@@ -148,6 +154,20 @@ def test_the_answer_has_nothing_that_the_token_has_not() -> None:
         "accessToken": VALUE,
         "expirationTime": "2027-01-15T08:00:00.000Z",
         "name": "",
+    }
+
+
+def test_the_token_in_an_answer_to_oauth() -> None:
+    """It goes by another name there."""
+    assert granted_tokens(b'{"access_token": "theirs", "token_type": "bearer"}') == {"theirs"}
+
+
+def test_the_headers_of_an_answer() -> None:
+    """They say what the body is, how long, and when it was sent, in the only zone that the header knows."""
+    assert headers_of(b"{}", NOW) == {
+        "Date": "Fri, 15 Jan 2027 08:00:00 GMT",
+        "Content-Type": "application/json",
+        "Content-Length": "2",
     }
 
 

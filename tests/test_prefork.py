@@ -1,7 +1,4 @@
-"""A web server that forks its workers: one session for all of them, whoever made the provider, and whoever dies.
-
-Three servers at a time run, each in a world of its own: their workers have more to import than two processors like.
-"""
+"""A web server that forks its workers: one session for all of them, whoever made the provider, and whoever dies."""
 
 import os
 import signal
@@ -9,7 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -27,7 +24,6 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has
 PROGRAMS = Path(__file__).with_name("programs")
 WORKERS = 4
 CROWD = 8
-AT_A_TIME = 3
 LIFETIME = 8.0  # seconds; renewed when six and a half are over at the latest
 
 
@@ -79,7 +75,7 @@ class Web:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._popen.kill()  # the workers notice
+        self._popen.terminate()  # a killed one's workers would only notice when they next look, in 15 s
         self._popen.communicate()
 
     def ask(self) -> set[int]:
@@ -154,19 +150,12 @@ def lived(kind: Kind, folder: Path) -> Outcome:
         return Outcome(cold, emulator.counts, web.ended())
 
 
-@pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Outcome]]]:
-    """Yield what comes of all servers."""
-    with ThreadPoolExecutor(AT_A_TIME) as pool:
-        yield {name: pool.submit(lived, kind, tmp_path_factory.mktemp("web")) for name, kind in KINDS.items()}
-
-
 @pytest.mark.parametrize("name", KINDS)
-def test_one_login_for_all_workers(outcomes: dict[str, Future[Outcome]], name: str) -> None:
+def test_one_login_for_all_workers(tmp_path: Path, name: str) -> None:
     """Four workers that are asked at once make one login, and one that takes a dead one's place makes none. No call fails,
     and nobody complains of a fork beside threads.
     """
-    cold, replaced, ended = outcomes[name].result()
+    cold, replaced, ended = lived(KINDS[name], tmp_path)
     assert cold.logins == replaced.logins == 1
     assert replaced.calls == replaced.calls_ok
     status, complaints = ended
@@ -175,10 +164,8 @@ def test_one_login_for_all_workers(outcomes: dict[str, Future[Outcome]], name: s
     assert "Warning" not in complaints
 
 
-def test_workers_without_requests(outcomes: dict[str, Future[Outcome]], tmp_path: Path) -> None:
+def test_workers_without_requests(tmp_path: Path) -> None:
     """Workers that nobody asks for anything keep alive the session that their master has opened, once for all of them."""
-    for outcome in outcomes.values():
-        outcome.result()  # alone on the machine
     with served(KINDS["a provider that was used before the fork"], tmp_path, lifetime=LIFETIME) as (
         emulator,
         web,

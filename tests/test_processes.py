@@ -170,9 +170,9 @@ def test_a_leader_that_is_stopped(machine: Machine) -> None:
     assert follower.hear() == first
     told = follower.hear()
     assert told["error"] == "Throttled"
-    assert f"process {leader.pid} holds it" in told["reason"]
+    assert f"Process {leader.pid} holds the stored session" in told["reason"]
     assert follower.hear() == {"status": 200}
-    assert f"process {leader.pid} holds it" in stranger.hear()["error"]
+    assert f"Process {leader.pid} holds the stored session" in stranger.hear()["error"]
     assert (machine.server.counts.logins, machine.server.counts.renewals) == (1, 1)
     leader.send(signal.SIGCONT)
     machine.server.release()

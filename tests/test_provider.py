@@ -13,7 +13,7 @@ from typing import Any
 
 import anyio
 import pytest
-from core_tools import World, at_once, eventually
+from core_tools import GatedTransport, World, at_once, eventually
 
 import tradovate_auth
 from tradovate_auth import (
@@ -377,23 +377,22 @@ def test_both_kinds_of_context_close(world: World) -> None:
 @pytest.mark.anyio
 async def test_closing_does_not_stall_the_loop(world: World) -> None:
     """`aclose` waits for a login in the air while the loop goes on."""
-    world.server.configure(login_delay=0.2)
-    provider = world.provider()
-    ticks = 0
+    transport, closed = GatedTransport(), False
+    provider = world.provider(transport=transport)
 
-    async def tick() -> None:
-        nonlocal ticks
-        while True:
-            ticks += 1
+    async def let_it_through() -> None:
+        for _ in range(5):
             await anyio.sleep(0.005)
+        assert not closed
+        transport.gate.set()
 
     with anyio.move_on_after(0.02):
         await provider.aget()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(tick)
+        tasks.start_soon(let_it_through)
         await provider.aclose()
-        tasks.cancel_scope.cancel()
-    assert ticks > 5
+        closed = True
+    assert transport.gate.is_set()
     assert world.server.counts.logins_granted == 1
     assert world.provider().get().generation == 1
 

@@ -8,22 +8,26 @@ import socket
 import subprocess
 import sys
 import threading
-import traceback
-import warnings
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import redis
 from core_tools import PATIENCE, eventually
-from redis_servers import Proxy, RedisServer, redis_server
+from forks import in_a_fork
+from redis_servers import Proxy, RedisServer, redis_server, running, server
 
 from tradovate_auth import StorageError
-from tradovate_auth.storage import Record, RedisStorage, Storage, StorageBusy, from_url
+from tradovate_auth.storage import Record, RedisStorage, Storage, StorageBusy, _redis_lease, from_url
 from tradovate_auth.storage._redis_lease import RedisLease
+from tradovate_auth.storage._redis_scripts import TRY
 from tradovate_auth.testing._conforming import enter, held
+
+__all__ = ["running", "server"]  # fixtures
 
 KEY = "key"
 LONG = 600.0  # a lease that lapses in no test
@@ -38,20 +42,6 @@ with storage.exclusive("key", 20) as lease:
     sys.stdin.readline()
     print(lease.held(), storage.save("key", Record(revision=record.revision + 1, generation=1)), flush=True)
 """
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[RedisServer]:
-    """Yield a server for the tests of this module."""
-    with redis_server() as server:
-        yield server
-
-
-@pytest.fixture
-def server(running: RedisServer) -> RedisServer:
-    """Return the server, with nothing in it."""
-    running.client().flushall()
-    return running
 
 
 def lease_of(server: RedisServer) -> Any:
@@ -83,34 +73,6 @@ def waiting(
 def listeners(server: RedisServer) -> int:
     """Return how many wait for news."""
     return sum(count for _, count in server.client().pubsub_numsub(*server.client().pubsub_channels()))
-
-
-class Child(NamedTuple):
-    """A fork of this process."""
-
-    pid: int
-
-    def wait(self) -> int:
-        """Return its exit code when it has ended."""
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-
-
-def in_a_fork(work: Callable[[], None]) -> Child:
-    """Begin to do something in a child."""
-    with warnings.catch_warnings():
-        # Python 3.12 and newer warn of threads beside a fork: here they are the point.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
-    if not pid:
-        code = 1
-        try:
-            work()
-            code = 0
-        except BaseException:  # noqa: BLE001  # the child must not go on with the tests
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    return Child(pid)
 
 
 @contextmanager
@@ -177,6 +139,21 @@ class TestHolding:
         with server.storage(lease=LONG).exclusive(KEY, 0) as lease:
             assert lease.held()
         assert server.client().keys("*") == []
+
+    def test_a_client_that_asks_twice(self, server: RedisServer) -> None:
+        """A client that repeats a question, because the answer to the first one got lost, does not wait for itself."""
+
+        class Repeating(redis.Redis):
+            """Sends everything twice, as a retry does."""
+
+            def execute_command(self, *args: Any, **options: Any) -> Any:
+                """Send twice; return the second answer."""
+                super().execute_command(*args, **options)
+                return super().execute_command(*args, **options)
+
+        with RedisStorage(Repeating(unix_socket_path=server.socket)).exclusive(KEY, 0) as lease:
+            assert lease.held()
+        assert server.client().keys("*:lease") == []
 
     def test_a_fork_has_no_part_in_it(self, server: RedisServer) -> None:
         """A child forked inside does not hold the lease, and neither gives it back nor keeps it when it leaves."""
@@ -265,6 +242,43 @@ class TestLosing:
                 assert lease.held()
 
 
+class TestLeavingBehind:
+    """Leases that somebody is given who has left."""
+
+    def test_an_answer_that_came_too_late(self) -> None:
+        """A server that hung, and then grants what was asked for, keeps nobody of this process waiting for the lease to lapse."""
+        with redis_server() as server:
+            storage = from_url(f"{server.url}?timeout=0.3&lease={LONG}")
+            storage.load(KEY)
+            server.freeze()
+            with pytest.raises(StorageError, match="does not answer in time"):
+                enter(storage, KEY, PATIENCE)
+            server.thaw()
+            eventually(lambda: server.client().keys("*:lease"), "the lease that nobody has")
+            enter(from_url(server.url), KEY, 0)
+            assert server.client().keys("*:lease") == []
+
+    def test_one_that_could_not_be_given_back(self) -> None:
+        """Nor does one whose holder could not reach the server when it left."""
+        with redis_server() as server, Proxy(server.socket) as proxy:
+            storage = from_url(f"{proxy.url}?lease={LONG}")
+            with storage.exclusive(KEY, 0):
+                proxy.drop()
+            proxy.heal()
+            assert server.client().exists(lease_of(server))
+            enter(storage, KEY, 0)
+            assert server.client().keys("*:lease") == []
+
+    def test_a_wait_that_was_given_up(self, server: RedisServer) -> None:
+        """Whoever has waited in vain leaves the lease of whoever is inside alone."""
+        storage = server.storage(lease=LONG)
+        with storage.exclusive(KEY, 0) as lease:
+            for _ in range(3):
+                with pytest.raises(StorageBusy):
+                    enter(storage, KEY, 0)
+            assert lease.held()
+
+
 class TestTakingOver:
     """Holders that die, sleep or hang, in processes of their own."""
 
@@ -273,7 +287,9 @@ class TestTakingOver:
         monkeypatch.setattr("tradovate_auth.storage._redis_lease._LOOK", LONG)
         storage = server.storage(lease=SHORT)
         with holder(server, 3.0) as process:
-            with pytest.raises(StorageBusy, match=rf"process {process.pid} on \S+ holds it"):
+            with pytest.raises(
+                StorageBusy, match=rf"^Process {process.pid} on \S+ holds the stored session\."
+            ):
                 enter(storage, KEY, 0)
             process.kill()
             process.wait()
@@ -303,7 +319,7 @@ class TestTakingOver:
             name = lease_of(server)
         server.client().set(name, b"\xff")
         storage = server.storage(lease=SHORT)
-        with pytest.raises(StorageBusy, match="within 0 s: somebody holds it"):
+        with pytest.raises(StorageBusy, match=r"^Somebody holds the stored session"):
             enter(storage, KEY, 0)
         enter(storage, KEY, PATIENCE)
 
@@ -391,6 +407,33 @@ class TestWaiting:
             server.client().delete(name)
             assert waiter.result(PATIENCE)
 
+    def test_a_waiter_that_may_not_listen_looks_once_a_second(
+        self, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Ten seconds of waiting are about as many looks: it sleeps between them, and does not load the server."""
+        words = ["deaf", "on", ">password", "~*", "+@all", "resetchannels"]
+        server.client().execute_command("ACL", "SETUSER", *words)
+        now = time.monotonic()
+
+        def look() -> float:
+            nonlocal now
+            now += 0.001
+            return now
+
+        def sleep(seconds: float) -> None:
+            nonlocal now
+            now += seconds
+
+        deaf = RedisStorage(server.client(username="deaf", password="password"))
+        looks: list[str] = []
+        run = deaf._server.run
+        with held(server.storage(lease=LONG), KEY), monkeypatch.context() as patch:
+            patch.setattr(_redis_lease, "time", SimpleNamespace(monotonic=look, sleep=sleep))
+            patch.setattr(deaf._server, "run", lambda *words: (looks.append(words[0]), run(*words))[1])
+            with pytest.raises(StorageBusy):
+                enter(deaf, KEY, 10.0)
+        assert 10 <= looks.count(TRY) <= 22
+
     def test_one_connection_is_enough_to_get_there(self, server: RedisServer) -> None:
         """A client that may have only one connection cannot listen and ask at once: it looks from time to time."""
         pool = redis.ConnectionPool(
@@ -414,9 +457,7 @@ class TestWaiting:
         """If this very process has the key, the error says so."""
         with (
             held(server.storage(lease=7.0), KEY),
-            pytest.raises(
-                StorageBusy, match=r"within 0 s: another thread of this process.*lapses within 10 s"
-            ),
+            pytest.raises(StorageBusy, match=r"^Another thread of this process holds.*lapses within 10 s"),
         ):
             enter(server.storage(), KEY, -1.0)
 

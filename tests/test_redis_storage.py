@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import itertools
+import math
 import os
 import pickle
 import sys
@@ -27,7 +28,9 @@ from redis_servers import (
     any_server,
     cluster_server,
     redis_server,
+    running,
     sentinel_setup,
+    server,
 )
 from values import token as some_token
 
@@ -45,6 +48,8 @@ from tradovate_auth.testing import FakeClock
 from tradovate_auth.testing._conforming import SECRETS, full_record
 from tradovate_auth.testing.conformance import StorageConformance
 
+__all__ = ["running", "server"]  # fixtures
+
 KEY = "https://demo.tradovateapi.com/v1 trader"
 NAME = "demo-tradovateapi-com-v1-trader-" + hashlib.sha256(KEY.encode()).hexdigest()[:32]
 RECORD = f"tradovate_auth:{{{NAME}}}:record"
@@ -53,20 +58,6 @@ SECRET = "token-value-4711"
 FIRST = Record(revision=1, generation=1, tokens={"": some_token(value=SECRET)})
 any_sentinel: Any = redis.sentinel.Sentinel
 RING = KeyRing({"2026": b"k" * 32})
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[RedisServer]:
-    """Yield a server for the tests of this module."""
-    with redis_server() as server:
-        yield server
-
-
-@pytest.fixture
-def server(running: RedisServer) -> RedisServer:
-    """Return the server, with nothing in it."""
-    running.client().flushall()
-    return running
 
 
 @pytest.fixture
@@ -120,6 +111,28 @@ class Wrapped:
 
 class OnRedis(StorageConformance):
     """The suite, and what is special about a Redis."""
+
+    @pytest.fixture
+    def make_mortal(self, make_storage: Callable[[], RedisStorage]) -> Callable[[], Storage]:
+        """Return a maker of storages with a short lease."""
+
+        def make() -> Storage:
+            storage = make_storage()
+            storage._lease = 0.5
+            return storage
+
+        return make
+
+    @pytest.fixture
+    def overwrite(self, make_storage: Callable[[], RedisStorage]) -> Callable[[str, bytes], None]:
+        """Return what puts bytes in the place of a record, as another process's save would."""
+
+        def put(key: str, data: bytes) -> None:
+            storage = make_storage()
+            name = storage._name(key, "record")
+            storage._server.client.execute_command("HSET", name, "data", data, "nonce", "another")
+
+        return put
 
     def test_a_lower_generation_is_refused(self, storage: Storage, key: str) -> None:
         """Whatever its revision: a record that knows of fewer tokens is an older one."""
@@ -542,6 +555,11 @@ class TestUnreadable:
 class TestClock:
     """Whose time it is."""
 
+    @pytest.fixture
+    def clock(self) -> FakeClock:
+        """Return the clock of this machine."""
+        return FakeClock()
+
     def test_it_is_the_servers(self, server: RedisServer) -> None:
         """It is the server's time and not this machine's, also if nothing has been loaded; and goes on with the seconds here."""
         clock = FakeClock()
@@ -572,23 +590,76 @@ class TestClock:
         storage.load(KEY)
         assert storage.now() < first + 500
 
-    def test_a_slow_answer_counts_half(self, server: RedisServer) -> None:
-        """The server's time is that of the middle between question and answer."""
-        clock = FakeClock()
+    def test_an_answer_that_takes_time(self, server: RedisServer, clock: FakeClock) -> None:
+        """A first answer is taken for one of the middle between question and answer; the next may say more, and never less."""
+        timed = Timed(server.client(), clock)
+        storage = RedisStorage(timed, clock=clock)
+        timed.ways = [(0.1, 0.3), (0.0, 0.0), (0.3, 0.1)]
+        off = []
+        for _ in range(3):
+            storage.load(KEY)
+            off.append(round(storage.now() - clock.elapsed() - AHEAD, 3))
+        assert off == [-0.1, 0.0, 0.0]
 
-        class Slow(Wrapped):
-            """Takes ten seconds each way."""
+    @pytest.mark.parametrize("way", [(0.0, 3600.0), (3600.0, 0.0)])
+    def test_an_hour_within_an_answer(
+        self, server: RedisServer, clock: FakeClock, way: tuple[float, float]
+    ) -> None:
+        """A machine that slept while it was asking knows the time all the same, from before."""
+        timed = Timed(server.client(), clock)
+        storage = RedisStorage(timed, clock=clock)
+        storage.load(KEY)
+        timed.ways = [way]
+        storage.load(KEY)
+        assert storage.now() - clock.elapsed() == pytest.approx(AHEAD, abs=0.01)
 
-            def execute_command(self, *args: Any, **options: Any) -> Any:
-                """Take them."""
-                clock.advance(10.0)
-                answer = super().execute_command(*args, **options)
-                clock.advance(10.0)
-                return answer
+    @pytest.mark.parametrize("way", [(0.0, 3600.0), (3600.0, 0.0)])
+    def test_an_hour_within_the_first(
+        self, server: RedisServer, clock: FakeClock, way: tuple[float, float]
+    ) -> None:
+        """Or it asks again; and if that fails it has at least what it asked for."""
+        timed = Timed(server.client(), clock)
+        for broken in (False, True):
+            storage = RedisStorage(timed, clock=clock)
+            timed.ways, timed.broken = [way], broken
+            assert storage.load(KEY) is None
+            off = storage.now() - clock.elapsed() - AHEAD
+            assert off == pytest.approx(0.0 if not broken else math.copysign(1800, way[0] - 1), abs=0.01)
 
-        storage = RedisStorage(Slow(server.client()), clock=clock)
-        seconds = server.client().time()[0]
-        assert storage.now() - seconds == pytest.approx(10, abs=5)
+    def test_another_servers(self, server: RedisServer, clock: FakeClock) -> None:
+        """The clock of a server that has taken over is followed, wherever it stands."""
+        timed = Timed(server.client(), clock)
+        storage = RedisStorage(timed, clock=clock)
+        for ahead in (AHEAD, AHEAD - 50, AHEAD + 50):
+            timed.ahead = ahead
+            storage.load(KEY)
+            assert storage.now() - clock.elapsed() == pytest.approx(ahead, abs=0.01)
+
+
+AHEAD = 1_700_000_000.0  # seconds since the epoch when the clock here begins
+
+
+class Timed(Wrapped):
+    """Takes so many seconds there and back, and tells the time of a clock that goes with the test's."""
+
+    def __init__(self, client: Any, clock: FakeClock) -> None:
+        super().__init__(client)
+        self._clock = clock
+        self.ahead = AHEAD
+        self.ways: list[tuple[float, float]] = []
+        self.broken = False
+        """Whether it can be asked only so many times."""
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Hand it on, in time."""
+        if self.broken and not self.ways:
+            raise redis.ConnectionError
+        there, back = self.ways.pop(0) if self.ways else (0.0, 0.0)
+        self._clock.advance(there)
+        answer = super().execute_command(*args, **options)
+        seconds, part = divmod(self._clock.elapsed() + self.ahead, 1)
+        self._clock.advance(back)
+        return [b"%d" % seconds, b"%d" % (part * 1e6), *answer[2:]]
 
 
 class TestLibrary:

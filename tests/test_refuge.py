@@ -2,26 +2,23 @@
 
 import os
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from core_tools import FrailStorage, GatedTransport, SocketTransport, World, eventually
+from core_tools import GatedTransport, SocketTransport, World, eventually
+from shared_storage import Shared, full, logins, renewals, step, stored
 from values import HOUR, MINUTE
 
 from tradovate_auth import (
-    AccessToken,
     LockedOut,
     LoginRefused,
     StorageError,
-    TokenProvider,
     TransportError,
 )
 from tradovate_auth._holds import Hold, Latch
 from tradovate_auth.events import Adopted, Evicted, StorageBack, StorageLost, Warned
-from tradovate_auth.storage import FileStorage, KeyRing, MemoryStorage, Record, UnreadableRecord
+from tradovate_auth.storage import FileStorage, KeyRing, Record, UnreadableRecord
 from tradovate_auth.testing.emulator import Fault
 from tradovate_auth.transport import Call, Reply
 
@@ -29,62 +26,10 @@ ALL = {"now", "load", "save", "exclusive"}
 LATCH = Latch("somebody's", "wrong password", None)
 
 
-class Shared(FrailStorage):
-    """One process's way to a place that others reach by ways of their own."""
-
-    private = False
-
-    def __init__(self, world: World) -> None:
-        super().__init__(clock=world.clock)
-        self._records = world.storage._records
-
-
 @pytest.fixture
 def storage(world: World) -> Shared:
     """Return the way of the first process to the world's storage."""
     return Shared(world)
-
-
-def step(world: World, provider: TokenProvider, seconds: float) -> AccessToken:
-    """Let time pass, ask for the token, and let what that has started land; return the token in hand then."""
-    world.clock.advance(seconds)
-    provider.get()
-    world.settled(provider)
-    return provider.get()
-
-
-def stored(world: World, provider: TokenProvider) -> Record:
-    """Return the record as it lies in the storage."""
-    record = world.storage._records.get(provider._account.key)
-    assert record is not None
-    return record
-
-
-@contextmanager
-def full(storage: Shared, *, generation: int) -> Iterator[None]:
-    """Let no record of this generation be saved."""
-    original = storage.save
-
-    def save(key: str, record: Record) -> bool:
-        if record.generation == generation:
-            raise StorageError("no room on the disk")
-        return original(key, record)
-
-    storage.save = save  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        storage.save = original  # type: ignore[method-assign]
-
-
-def logins(world: World) -> int:
-    """Return how many login calls the server has received."""
-    return world.server.counts.logins
-
-
-def renewals(world: World) -> int:
-    """Return how many renewal calls the server has received."""
-    return world.server.counts.renewals
 
 
 class TestOwner:
@@ -201,7 +146,7 @@ class TestOwner:
         storage.broken = set()
         world.clock.advance(2)
         with world.time_flies():
-            newer = owner.get(timeout=60)
+            newer = owner.get(timeout=None)
         assert (newer.generation, logins(world), renewals(world)) == (2, 2, 1)
 
     def test_a_refused_token_is_not_put_back(self, world: World, storage: Shared) -> None:
@@ -217,7 +162,7 @@ class TestOwner:
         storage.broken = set()
         world.clock.advance(2)
         with world.time_flies():
-            owner.get(timeout=60)
+            owner.get(timeout=None)
         assert stored(world, owner).refused == {owner._account.slot: 1}
         newcomer = world.provider()
         assert newcomer.get().generation == 2
@@ -245,14 +190,14 @@ class TestOwner:
         """The child of the process that obtained the token serves it and leaves the renewing to its parent."""
         owner = world.provider(storage=storage)
         token = owner.get()
-        assert owner._lifecycle.owns(token)
+        assert owner._lifecycle.recollection.owns(token)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             child = os.fork()
         if not child:
-            os._exit(owner._lifecycle.owns(token))
+            os._exit(owner._lifecycle.recollection.owns(token))
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        assert owner._lifecycle.owns(token)
+        assert owner._lifecycle.recollection.owns(token)
 
     def test_a_lock_that_somebody_holds_is_no_outage(self, world: World, storage: Shared) -> None:
         """Another process is at work on this very session: the owner waits, serves its token, and sends nothing."""
@@ -336,12 +281,12 @@ class TestOwner:
         provider = world.provider(storage=storage, transport=Losing(), login_without_storage=True)
         storage.broken = ALL
         with world.time_flies(), pytest.raises(TransportError):
-            provider.get(timeout=60)
+            provider.get(timeout=None)
         storage.broken = set()
         world.clock.advance(2)
         provider._keeper.want_newer(0)
         with world.time_flies(), pytest.raises(TransportError):
-            provider.get(timeout=60)
+            provider.get(timeout=None)
         assert len(provider._account.load().ledger.failed_logins) == 1
         assert len(provider._account.machine.load().ledger.failed_logins) == 1
 
@@ -573,7 +518,7 @@ class TestReturn:
         world.clock.advance(2)
         with world.time_flies(0.05):
             owner.get()
-            assert poor.get(timeout=60) == token
+            assert poor.get(timeout=None) == token
         assert logins(world) == 1
 
     def test_no_generation_is_given_twice(self, world: World, storage: Shared) -> None:
@@ -607,6 +552,16 @@ class TestReturn:
         assert step(world, other, 6) == newest
         assert (logins(world), renewals(world)) == (1, 1)
 
+    def test_its_owner_waits_for_nobody(self, world: World, storage: Shared) -> None:
+        """A token that came due in a short outage is renewed by whoever obtained it at its first look afterwards."""
+        owner = world.provider(storage=storage)
+        owner.get()
+        storage.broken = ALL
+        assert step(world, owner, 3000).generation == 1
+        storage.broken = set()
+        assert step(world, owner, 1200).generation == 2
+        assert (logins(world), renewals(world)) == (1, 1)
+
     def test_without_its_owner_it_is_renewed_soon(self, world: World, storage: Shared) -> None:
         """The owner has not come back: some seconds later whoever looks renews."""
         world.provider(storage=storage).get()
@@ -623,6 +578,7 @@ class TestReturn:
         """A token lived through the outage: a login much later, which is needed, waits for nobody."""
         world.provider(storage=storage).get()
         other = world.provider(on_event=None)
+        other._lifecycle._spread = 0.0  # due in the outage, from 3900 s on
         other.get()
         world.storage.broken = ALL
         step(world, other, 3950)
@@ -662,72 +618,6 @@ class TestReturn:
         saves = record.revision
         step(world, owner, 31)
         assert stored(world, owner).revision == saves, "it is put back once"
-
-
-class TestWatch:
-    """The owner looks for its record twice a minute, where others could lose it."""
-
-    def test_a_record_that_disappears_without_any_outage(self, world: World, storage: Shared) -> None:
-        """It is back within half a minute, and a newcomer adopts: one login in all."""
-        owner = world.provider(storage=storage)
-        token = owner.get()
-        world.storage._records.clear()
-        assert step(world, owner, 29) is token
-        assert not world.storage._records
-        assert step(world, owner, 1) is token
-        assert stored(world, owner).tokens == {owner._account.slot: token}
-        world.events.expect("LoggedIn", "Warned")
-        assert world.provider().get() is token
-        assert logins(world) == 1
-
-    def test_a_file_that_was_deleted(self, world: World, tmp_path: Path) -> None:
-        """The same with files, and with the timer of a background provider."""
-        shared = [FileStorage(tmp_path / "sessions", clock=world.clock) for _ in range(2)]
-        owner = world.provider(storage=shared[0], renewal="background")
-        token = owner.get()
-        path = shared[0]._path(owner._account.key, "json")
-        path.unlink()
-        with world.time_flies():
-            eventually(path.exists)
-        assert world.provider(storage=shared[1]).get() == token
-        assert logins(world) == 1
-
-    def test_only_its_owner_watches(self, world: World, storage: Shared) -> None:
-        """Whoever adopted it looks again when it is due; so does everybody whose storage cannot lose it to others."""
-        world.provider(storage=storage, on_event=None).get()
-        other, private = (
-            world.provider(storage=Shared(world)),
-            world.provider(storage=MemoryStorage(clock=world.clock)),
-        )
-        for provider in (other, private):
-            provider.get()
-            assert provider._keeper.held.again_at - world.clock.elapsed() > 3000
-
-    def test_a_holder_of_the_token_puts_back_what_is_gone(self, world: World, storage: Shared) -> None:
-        """Not only its owner: where there is nothing at all, whoever knows more puts back what it knows."""
-        owner = world.provider(storage=storage)
-        token = owner.get()
-        other = world.provider(storage=Shared(world), on_event=None)
-        other.get()
-        owner.close()
-        world.storage._records.clear()
-        assert step(world, other, 4200).generation == 2
-        assert stored(world, other).tokens[other._account.slot] == other.get()
-        assert (other.get().generation, logins(world)) == (token.generation + 1, 1)
-
-    def test_what_is_known_to_be_refused_is_not_put_back(self, world: World, storage: Shared) -> None:
-        """The record is gone, and with it that the token in hand was refused; this process remembers."""
-        owner = world.provider(storage=storage)
-        token = owner.get()
-        lifecycle = owner._lifecycle
-        lifecycle.known = replace(lifecycle.known, refused={owner._account.slot: 1}, tokens={})
-        world.storage._records.clear()
-        world.clock.advance(31)
-        assert owner.get(timeout=5).generation in (1, 2)
-        world.settled(owner)
-        record = stored(world, owner)
-        assert record.refused == {owner._account.slot: 1}
-        assert token not in record.tokens.values()
 
 
 def newer_schema(storage: FileStorage, key: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import requests
 import urllib3
+from requests.adapters import BaseAdapter, HTTPAdapter
 from stacks import plain_environment, tradovate_provider
 from urllib3.connectionpool import HTTPSConnectionPool
 from urllib3.exceptions import MaxRetryError
@@ -243,3 +244,79 @@ def test_a_tls_fault_may_have_come_after_the_request(cause: ssl.SSLError, *, sen
     pool = HTTPSConnectionPool("example.invalid")
     error = requests.exceptions.SSLError(MaxRetryError(pool, "/", UrllibSSLError(cause)))
     assert _never_left(error) is not sent
+
+
+class Overwriting(HTTPAdapter):
+    """An adapter with an Authorization of its own."""
+
+    def add_headers(self, request: requests.PreparedRequest, **_: Any) -> None:
+        """See `HTTPAdapter.add_headers`."""
+        request.headers["Authorization"] = "Bearer theirs"
+
+
+class Copying(Overwriting):
+    """The same, on a copy of what it is given."""
+
+    def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:  # type: ignore[override]
+        """See `HTTPAdapter.send`."""
+        return super().send(request.copy(), **options)
+
+
+@pytest.mark.parametrize("adapter", [Overwriting, Copying])
+def test_an_adapter_that_signs_by_itself_is_left_alone(
+    adapter: type[HTTPAdapter],
+    tradovate_emulator: Emulator,
+    tradovate_provider: TokenProvider,
+    session: requests.Session,
+) -> None:
+    """A 401 for a header that an adapter put over ours is held against no token, before a resend and after it."""
+    session.mount("http://", adapter())
+    assert session.get(accounts(tradovate_emulator)).status_code == 401
+    assert session.post(f"{tradovate_emulator.url}/order/placeorder", json={}).status_code == 401
+    assert not tradovate_provider._keeper.held.doubted
+    carried = {each.authorization for each in tradovate_emulator.requests if "/auth/" not in each.path}
+    assert carried == {"Bearer theirs"}
+    assert tradovate_emulator.counts.renewals == 0
+
+
+class Foreign(BaseAdapter):
+    """An adapter that builds its answers itself, as those over curl, or over an application, do."""
+
+    def send(self, request: requests.PreparedRequest, **_: Any) -> requests.Response:  # type: ignore[override]
+        """Answer with 401."""
+        response = requests.Response()
+        response.status_code, response.request, response.url = 401, request, str(request.url)
+        response.raw = io.BytesIO(b"no")
+        return response
+
+    def close(self) -> None:
+        """See `BaseAdapter.close`."""
+
+
+def test_an_answer_that_does_not_say_where_it_comes_from(
+    tradovate_emulator: Emulator, session: requests.Session
+) -> None:
+    """An answer of an adapter of another make cannot be asked for again: its 401 is the caller's."""
+    session.mount("http://", Foreign())
+    answer = session.get(accounts(tradovate_emulator))
+    assert (answer.status_code, answer.content) == (401, b"no")
+
+
+def test_cookies_and_host_of_a_call_that_is_led_elsewhere(tradovate_credentials: Credentials) -> None:
+    """A routed request takes the cookies of where it goes, or those that its caller wrote; so does one without a jar."""
+    with Emulator(aliases=("127.0.0.2",), api_hosts={"demo": "127.0.0.2"}) as emulator:
+        provider = TokenProvider(tradovate_credentials, environment=emulator.url, storage=MemoryStorage())
+        with provider, requests.Session() as session:
+            session.auth = TradovateAuth(provider)
+            session.cookies.set("home", "1", domain="127.0.0.1")
+            session.cookies.set("there", "1", domain="127.0.0.2")
+            own = {"Cookie": "mine=1", "Host": f"127.0.0.1:{emulator.port}"}
+            assert session.get(accounts(emulator)).status_code == 200
+            assert session.get(accounts(emulator), headers=own).status_code == 200
+            bare = requests.Request("GET", accounts(emulator)).prepare()
+            bare._cookies = None
+            session.auth(bare)
+            assert session.send(bare).status_code == 200
+        sent = [each for each in emulator.requests if "/auth/" not in each.path]
+        assert [each.headers.get("Cookie") for each in sent] == ["there=1", "mine=1", None]
+        assert {each.headers["Host"] for each in sent} == {f"127.0.0.2:{emulator.port}"}

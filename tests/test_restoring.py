@@ -9,7 +9,7 @@ from values import token as some_token
 from tradovate_auth import AccessToken
 from tradovate_auth._holds import Hold, Latch
 from tradovate_auth._ledger import Ledger
-from tradovate_auth._restoring import Left, rank
+from tradovate_auth._restoring import Left, gone_back, rank, restored
 from tradovate_auth.storage import Record
 
 LEFT = Record(revision=7, generation=4, tokens={"8": some_token(generation=4)}, refused={"8": 2}, offset=5.0)
@@ -69,3 +69,29 @@ def test_what_others_did_away_with_stays_away() -> None:
     assert Left(held).joined(LEFT, held).ledger == Ledger()
     known = replace(held, ledger=replace(held.ledger, hold=replace(hold, until=NOW + 2 * HOUR)))
     assert Left(held).joined(LEFT, known).ledger.hold == known.ledger.hold
+
+
+@pytest.mark.parametrize(
+    ("found", "back"),
+    [
+        (replace(LEFT, revision=6), True),
+        (replace(LEFT, revision=7), False),
+        (replace(LEFT, revision=8), False),
+        (Record(), False),
+        (replace(LEFT, revision=6, ledger=Ledger(renewed_at=NOW)), True),
+        (replace(LEFT, revision=6, ledger=Ledger(renewed_at=NOW + 1)), False),
+    ],
+)
+def test_what_has_gone_back(found: Record, *, back: bool) -> None:
+    """An earlier revision, and no token has been granted since by its own word; an empty storage is another matter."""
+    assert gone_back(found, replace(LEFT, ledger=Ledger(renewed_at=NOW))) is back
+
+
+def test_what_is_known_takes_its_place() -> None:
+    """Tokens and hosts are the known ones; what was spent or refused there since counts too."""
+    known = replace(LEFT, generation=5, tokens={"8": some_token(generation=5), "9": some_token(generation=2)})
+    found = replace(LEFT, revision=6, refused={"8": 4, "9": 3}, ledger=Ledger(failed_logins=(NOW,)))
+    record = restored(found, replace(known, ledger=Ledger(renewals=(NOW - 1,)), refused={"8": 2, "7": 1}))
+    assert record.tokens == {"8": known.tokens["8"]}
+    assert record.refused == {"7": 1, "8": 4, "9": 3}
+    assert (record.generation, record.ledger) == (5, Ledger(failed_logins=(NOW,), renewals=(NOW - 1,)))

@@ -11,7 +11,8 @@ from core_tools import Recorder, World, eventually, timer_threads
 
 from tradovate_auth import Credentials, TokenProvider
 from tradovate_auth import _schedule as schedule_module
-from tradovate_auth._schedule import LONGEST_SLEEP, Schedule
+from tradovate_auth._clock import Waitable
+from tradovate_auth._schedule import Schedule
 from tradovate_auth.events import Evicted, Renewed
 from tradovate_auth.storage import MemoryStorage
 from tradovate_auth.testing import Emulator, FakeClock
@@ -37,28 +38,51 @@ class Target:
         self.forks += 1
 
 
-def test_it_ticks_when_due(fake_clock: FakeClock) -> None:
+class WatchedClock(FakeClock):
+    """A clock that tells for how long somebody sleeps by it, from when on moving it counts."""
+
+    sleeping: float | None = None
+
+    def wait(self, event: Waitable, seconds: float) -> bool:
+        """See `Clock.wait`."""
+        try:
+            return super().wait(_Watched(event, self, seconds), seconds)
+        finally:
+            self.sleeping = None
+
+
+class _Watched:
+    def __init__(self, event: Waitable, clock: WatchedClock, seconds: float) -> None:
+        self._event, self._clock, self._seconds = event, clock, seconds
+
+    def wait(self, timeout: float) -> bool:
+        self._clock.sleeping = self._seconds
+        return self._event.wait(timeout)
+
+
+def test_it_ticks_when_due() -> None:
     """The target is asked at once, and again when the time that it named is over, not before."""
-    target = Target(10.0)
-    schedule = Schedule(target, fake_clock, target.forked)
+    target, clock = Target(10.0), WatchedClock()
+    schedule = Schedule(target, clock, target.forked)
     schedule.start()
-    eventually(lambda: target.ticks == 1)
-    fake_clock.advance(9.9)
+    eventually(lambda: clock.sleeping)
+    assert (target.ticks, clock.sleeping) == (1, 10.0)
+    clock.advance(9.9)
     time.sleep(0.05)
     assert target.ticks == 1
-    fake_clock.advance(0.2)
+    clock.advance(0.2)
     eventually(lambda: target.ticks == 2)
     schedule.stop()
     schedule.join()
 
 
-def test_it_looks_at_the_clock_every_half_minute(fake_clock: FakeClock) -> None:
+def test_it_looks_at_the_clock_every_half_minute() -> None:
     """A machine that was suspended wakes with a timer that has slept too, so no sleep is longer than half a minute."""
-    target = Target(3600.0)
-    schedule = Schedule(target, fake_clock, target.forked)
+    target, clock = Target(3600.0), WatchedClock()
+    schedule = Schedule(target, clock, target.forked)
     schedule.start()
-    eventually(lambda: target.ticks == 1)
-    fake_clock.advance(LONGEST_SLEEP)
+    eventually(lambda: clock.sleeping)
+    clock.advance(30.0)
     eventually(lambda: target.ticks == 2)
     schedule.stop()
     schedule.join()
@@ -163,10 +187,10 @@ def test_pausing_for_a_fork_stops_and_tells(fake_clock: FakeClock) -> None:
     assert target.forks == 1
 
 
-def test_a_timer_that_was_stopped_in_its_tick_leaves_a_new_start_alone(fake_clock: FakeClock) -> None:
+def test_a_timer_that_was_stopped_in_its_tick_leaves_a_new_start_alone() -> None:
     """A tick that ends the timer after somebody else has stopped and started it ends the old thread only."""
-    target = Target(None)
-    schedule = Schedule(target, fake_clock, target.forked)
+    target, clock = Target(None), WatchedClock()
+    schedule = Schedule(target, clock, target.forked)
 
     def restart() -> None:
         target.on_tick, target.wait = threading.get_ident, 20.0
@@ -174,7 +198,7 @@ def test_a_timer_that_was_stopped_in_its_tick_leaves_a_new_start_alone(fake_cloc
         old = schedule._thread
         schedule._thread = None
         schedule.start()
-        eventually(lambda: target.ticks == 2)
+        eventually(lambda: clock.sleeping)
         target.wait = None
         threads.append(old)
 
@@ -221,14 +245,14 @@ def test_an_interpreter_that_starts_no_threads_has_no_timer(
 
 
 def test_a_session_without_traffic_lives_on() -> None:
-    """Two lifetimes without a call: the session was renewed in the background, by real time, with one login."""
-    with Emulator(lifetime=1.6, hour=9.6) as server:
+    """Beyond its lifetime without a call: the session was renewed in the background, by real time, with one login."""
+    with Emulator(lifetime=3.2, hour=19.2) as server:
         credentials, events = Credentials(**server.credentials), Recorder()
         with TokenProvider(
             credentials, environment=server.url, storage=MemoryStorage(), on_event=events
         ) as provider:
             first = provider.get()
-            time.sleep(3.2)
+            eventually(lambda: server.counts.renewals_granted >= 2)
             assert server.live_sessions == 1
             assert provider.get().generation > first.generation
         counts = server.counts

@@ -20,7 +20,7 @@ from keyring.backend import KeyringBackend
 from keyring.errors import KeyringLocked
 
 from tradovate_auth import ConfigurationError
-from tradovate_auth.storage import KeyRing
+from tradovate_auth.storage import KeyRing, _keytext
 
 OLD, NEW = bytes(range(32)), bytes([251, 255] * 16)  # the second one has + and / in its base64
 OLD_TEXT, NEW_TEXT = (base64.b64encode(key).decode() for key in (OLD, NEW))
@@ -253,13 +253,34 @@ class TestEnvironment:
         assert KeyRing.from_env().ids == ("old", "new")
         assert KeyRing.from_env("BOT_KEYS").ids == ("bot",)
 
-    def test_a_file_may_hold_it(self, bare: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        """As with credentials. A mounted secret is open to everybody in its container, so the mode does not matter."""
-        path = private(tmp_path)
-        path.chmod(0o444)
-        bare.setenv(f"{VARIABLE}_FILE", str(path))
+    def test_a_file_may_hold_it(
+        self, bare: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """As with credentials."""
+        bare.setenv(f"{VARIABLE}_FILE", str(private(tmp_path)))
         bare.setenv(VARIABLE, "")
         assert KeyRing.from_env().ids == ("old", "new")
+        assert not caplog.records
+
+    @pytest.mark.parametrize("mode", [0o444, 0o640, 0o620, 0o601])
+    def test_a_file_that_is_open_to_others(
+        self, bare: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int
+    ) -> None:
+        """Containers mount their secrets so: the keys are used, and the log is told once, without keys or path."""
+        bare.setattr(_keytext, "_TOLD", set())
+        path = private(tmp_path)
+        path.chmod(mode)
+        bare.setenv(f"{VARIABLE}_FILE", str(path))
+        for _ in range(3):
+            assert KeyRing.from_env().ids == ("old", "new")
+        (record,) = caplog.records
+        assert (record.name, record.levelname) == ("tradovate_auth", "WARNING")
+        assert (
+            f"{VARIABLE}_FILE names is open to others than its owner: its mode is {mode:04o}." in caplog.text
+        )
+        assert "chmod 600" in caplog.text
+        assert str(path) not in caplog.text
+        assert_hidden(caplog.text)
 
     @pytest.mark.parametrize("value", [None, ""])
     def test_nothing_there(self, bare: pytest.MonkeyPatch, value: str | None) -> None:

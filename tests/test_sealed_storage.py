@@ -52,6 +52,15 @@ class TestSealedFileStorage(StorageConformance):
         return lambda: FileStorage(tmp_path / "deep" / "sessions", keys=RING)
 
     @pytest.fixture
+    def overwrite(self, storage: FileStorage) -> Callable[[str, bytes], None]:
+        """Return what puts bytes in the place of a record."""
+
+        def put(key: str, data: bytes) -> None:
+            storage._path(key, "json").write_bytes(data)
+
+        return put
+
+    @pytest.fixture
     def unreachable(self, tmp_path: Path) -> Storage:
         """Return a storage whose folder is a file."""
         folder = tmp_path / "file"
@@ -321,7 +330,8 @@ class TestEnvironment:
         """The keys may lie in a file that a variable names."""
         (tmp_path / "keys").write_text(TEXT)
         monkeypatch.setenv(f"{VARIABLE}_FILE", str(tmp_path / "keys"))
-        assert options_from_env({"storage": folder.as_uri()})["storage"].name.endswith(", sealed")
+        options = options_from_env({"storage": folder.as_uri()})
+        assert repr(options["storage"]) == repr(FileStorage(folder, keys=RING))
 
     def test_without_keys(self, folder: Path) -> None:
         """No variable, no seal: the URL is handed on as it is."""
@@ -338,11 +348,25 @@ class TestEnvironment:
     def test_a_storage_that_is_none_of_them(
         self, monkeypatch: pytest.MonkeyPatch, storage: Storage | None
     ) -> None:
-        """Where the program hands over a storage, or wants none, keys are not even looked at."""
+        """Where the program hands over a storage, or wants the process's own, keys are not even looked at."""
         monkeypatch.setenv("TRADOVATE_STORAGE", "file:///nowhere")
         monkeypatch.setenv(VARIABLE, "rubbish")
         assert options_from_env({"storage": storage}) == {"storage": storage}
-        monkeypatch.delenv("TRADOVATE_STORAGE")
+
+    @pytest.mark.parametrize("suffix", ["", "_FILE"])
+    def test_keys_for_nothing(self, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+        """Keys without any storage are an error: its name got lost, and each process would open a session of its own."""
+        monkeypatch.setenv(VARIABLE + suffix, "rubbish-4711")
+        for storage in (None, ""):
+            if storage is not None:
+                monkeypatch.setenv("TRADOVATE_STORAGE", storage)
+            with pytest.raises(
+                ConfigurationError, match=f"{VARIABLE}{suffix} is set, but no storage"
+            ) as caught:
+                options_from_env({})
+            assert "TRADOVATE_STORAGE" in caught.value.advice
+            assert "4711" not in str(caught.value)
+        monkeypatch.setenv(VARIABLE + suffix, "")
         assert options_from_env({}) == {}
 
     def test_providers_and_adapters(

@@ -16,7 +16,7 @@ And in the end, when the server and the storage are well again, every process ha
 import os
 from typing import Final
 
-from fleet_model import Host, Trouble
+from fleet_server import Host, Trouble
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -31,6 +31,12 @@ _BOTS: Final = 3
 _MINUTE: Final = 60.0
 _MINUTES_PER_DAY: Final = 24 * 60
 _ASSIGNED: Final = "demo-7.tradovateapi.com"
+_NOT_THE_ONE: Final = {
+    "gone": Trouble("unreachable"),
+    "silent": Trouble("lost before"),
+    **{str(status): Trouble("fault", 0.0, Reply(status, {}, b"")) for status in (307, 404, 421)},
+}
+"""What an assigned host does that is not the one to ask any more."""
 
 seconds = st.sampled_from(
     [0.1, 1.0, 5.0, 20.0, 61.0, 300.0, 601.0, 1_500.0, 3_601.0, 3_950.0, 4_790.0, 9_000.0]
@@ -63,6 +69,14 @@ troubles = st.one_of(
             ),
         ),
     ),
+)
+
+
+odd_dates = st.builds(
+    Trouble,
+    st.just("none"),
+    st.sampled_from([0.0, 0.5]),
+    date=st.sampled_from([7_200.0, -7_200.0, 90_000.0, -90_000.0]),
 )
 
 
@@ -151,6 +165,19 @@ class Market(RuleBasedStateMachine):
         self.arena.server.configure(old_token_grace=grace, refusal_style=style)
 
     @rule(
+        style=st.sampled_from(["401", "408", "429", "500", "502"]),
+        renewals=st.sampled_from(["401", "like calls"]),
+    )
+    def evictions_change(self, style: str, renewals: str) -> None:
+        """Choose what the calls of a closed session meet, and whether its renewals meet the same."""
+        self.arena.server.configure(evicted_style=style, evicted_renewals=renewals)
+
+    @rule(first=odd_dates, others=st.lists(troubles | odd_dates, max_size=2))
+    def odd_date(self, first: Trouble, others: list[Trouble]) -> None:
+        """Let the `Date` of the next answer be hours off, if it is a grant."""
+        self.arena.next_calls = [first, *others]
+
+    @rule(
         endpoint=st.sampled_from([LOGIN, RENEWAL]),
         wait=st.sampled_from([1.0, 15.0, 400.0]),
         captcha=st.sampled_from([None, None, "false", True, "true"]),
@@ -175,11 +202,11 @@ class Market(RuleBasedStateMachine):
         server.configure(retry_after=retry)
         server.state.limits.lock_out(self.hosts[host].address, status, 3_600.0, server.now())
 
-    @rule(assigned=st.booleans(), gone=st.booleans())
-    def hosts_move(self, *, assigned: bool, gone: bool) -> None:
-        """Assign another host, or let it be gone."""
+    @rule(assigned=st.booleans(), state=st.sampled_from(["well", *_NOT_THE_ONE]))
+    def hosts_move(self, *, assigned: bool, state: str) -> None:
+        """Assign another host, or let it not be the one to ask any more."""
         self.arena.server.configure(api_hosts={"demo": _ASSIGNED} if assigned else None)
-        self.arena.gone = {_ASSIGNED} if gone else set()
+        self.arena.elsewhere = {_ASSIGNED: _NOT_THE_ONE[state]} if state != "well" else {}
 
     @rule()
     def storage_goes_or_comes(self) -> None:
@@ -216,7 +243,7 @@ class Market(RuleBasedStateMachine):
         if not hasattr(self, "arena"):
             return
         arena = self.arena
-        arena.away, arena.next_calls, arena.gone, self.password = False, [], set(), True
+        arena.away, arena.next_calls, self.password = False, [], True
         arena.lasting = Trouble()
         self._set_password()
         arena.server.configure(failed_login_excess="lockout", ticket_required=False)

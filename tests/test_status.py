@@ -12,17 +12,24 @@ from tradovate_auth._holds import Hold, Latch
 from tradovate_auth._ledger import Ledger
 from tradovate_auth._status import status_of
 from tradovate_auth._view import View
+from tradovate_auth.events import Event, LoggedIn
 from tradovate_auth.storage import Record
 
+LAST = LoggedIn(account="trader at demo", generation=4, expires_at=at(NOW + LIFETIME))
 LATCH = Latch("fingerprint", "wrong password", None)
 LOCKED = Ledger(hold=Hold("locked", NOW + HOUR, "the server locked us out with 429"))
 STALE = NOW + LIFETIME - 900.0
 
 
-def status(view: View, *, closed: bool = False, last_event: str | None = None, **record: Any) -> Status:
-    """Return the status of a demo account."""
+def status(view: View, *, closed: bool = False, last_event: Event | None = None, **record: Any) -> Status:
+    """Return the status of a demo account; its last event, if any, is of now."""
     return status_of(
-        account(), Record(ledger=view.ledger, **record), view, closed=closed, last_event=last_event
+        account(),
+        Record(ledger=view.ledger, **record),
+        view,
+        closed=closed,
+        last_event=last_event,
+        last_event_at=None if last_event is None else NOW,
     )
 
 
@@ -47,9 +54,15 @@ def test_nothing_yet() -> None:
 
 def test_a_fresh_token() -> None:
     """A token in use shows when it ends and when this process means to renew it."""
-    found = status(some_view(held=some_token()), generation=4, last_event="LoggedIn")
+    found = status(some_view(held=some_token()), generation=4, last_event=LAST)
     assert (found.state, found.expires_at, found.renews_at) == ("fresh", at(NOW + LIFETIME), at(STALE))
-    assert (found.generation, found.last_event) == (4, "LoggedIn")
+    assert (found.generation, found.last_event, found.last_event_at) == (4, str(LAST), at(NOW))
+
+
+def test_an_eviction() -> None:
+    """When the server last ended a session early is in the ledger, for every process."""
+    evicted = some_view(held=some_token(), ledger=Ledger(evicted_at=NOW - 60))
+    assert status(evicted).evicted_at == at(NOW - 60)
 
 
 def test_a_stale_token() -> None:

@@ -7,13 +7,13 @@ import math
 import os
 import pickle
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
+from forks import in_a_fork
 from values import DAY, NOW, SECRETS
 from values import token as some_token
 
@@ -224,27 +224,6 @@ def test_the_name_is_no_secret(storage: Storage) -> None:
 forking = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
-def fork(work: Callable[[], bool]) -> int:
-    """Run work in a forked child that leaves at once, with status 0 if the work returns True; return the child's id."""
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", DeprecationWarning
-        )  # newer Pythons warn of forks beside threads: our subject
-        child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            code = 0 if work() else 2
-        finally:
-            os._exit(code)
-    return child
-
-
-def status_of(child: int) -> int:
-    """Wait for a child and return its exit status."""
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
 @contextmanager
 def held_by_a_thread(storage: Storage) -> Iterator[None]:
     """Hold the key in another thread of this process."""
@@ -265,10 +244,10 @@ def held_by_a_thread(storage: Storage) -> Iterator[None]:
         holding.result(PATIENCE)
 
 
-def enter_and_save(storage: Storage, timeout: float) -> bool:
-    """Enter, save the second revision, and return whether it was kept."""
+def enter_and_save(storage: Storage, timeout: float) -> None:
+    """Enter and save the second revision, which is kept."""
     with storage.exclusive(KEY, timeout):
-        return storage.save(KEY, Record(revision=2))
+        assert storage.save(KEY, Record(revision=2))
 
 
 @forking
@@ -276,8 +255,8 @@ def test_a_fork_leaves_no_lock_behind(storage: Storage) -> None:
     """A child gets a key that another thread of its parent held at the fork, as soon as the parent gives it back."""
     filled(storage)
     with held_by_a_thread(storage):
-        child = fork(lambda: enter_and_save(storage, PATIENCE))
-    assert status_of(child) == 0
+        child = in_a_fork(lambda: enter_and_save(storage, PATIENCE))
+    assert child.wait() == 0
 
 
 class TestMemoryStorage:
@@ -289,15 +268,19 @@ class TestMemoryStorage:
         storage = MemoryStorage()
         filled(storage)
         with held_by_a_thread(storage):
-            assert status_of(fork(lambda: enter_and_save(storage, 0.0))) == 0
+            assert in_a_fork(lambda: enter_and_save(storage, 0.0)).wait() == 0
 
     @forking
     def test_a_child_goes_its_own_way(self) -> None:
         """A forked child sees the parent's records and changes nothing in the parent."""
         storage = MemoryStorage()
         record = filled(storage)
-        child = fork(lambda: storage.load(KEY) == record and storage.save(KEY, Record(revision=2)))
-        assert status_of(child) == 0
+
+        def work() -> None:
+            assert storage.load(KEY) == record
+            assert storage.save(KEY, Record(revision=2))
+
+        assert in_a_fork(work).wait() == 0
         assert storage.load(KEY) == record
 
     def test_the_wall_clock_does_not_move_it(self) -> None:

@@ -25,7 +25,11 @@ from tradovate_auth import (
     ConfigurationError,
     Credentials,
     LoginRefused,
+    LoginRequired,
+    ProviderClosed,
+    StorageError,
     TokenProvider,
+    TokenTimeout,
     TransportError,
 )
 from tradovate_auth.events import Event, Evicted
@@ -126,7 +130,7 @@ class Line:
     """The program's stream, at work on a loop in a thread of its own against one server."""
 
     def __init__(self, program: Any, server: Emulator, log: pytest.LogCaptureFixture, **options: Any) -> None:
-        self.server, self.log, self.heard = server, log, Recorder()
+        self.program, self.server, self.log, self.heard = program, server, log, Recorder()
         self.received: list[Any] = []
         self.stream = program.Stream(self.received.append, **options)
         self.provider = TokenProvider(
@@ -167,7 +171,14 @@ class Line:
     def endings(self) -> list[str]:
         """Why sockets ended."""
         said = [record.getMessage() for record in self.log.records]
-        return [text.removeprefix("disconnected: ") for text in said if text.startswith("disconnected")]
+        ends = [text.removeprefix("disconnected: ") for text in said if text.startswith("disconnected")]
+        return [text.partition(";")[0] for text in ends]
+
+    @property
+    def waits(self) -> list[float]:
+        """How many seconds were waited after each."""
+        said = [record for record in self.log.records if record.getMessage().startswith("disconnected")]
+        return [record.args[1] for record in said if isinstance(record.args, tuple)]  # type: ignore[misc]
 
     def authorised(self, *generations: int) -> None:
         """Block until sockets were authorised with these, in this order."""
@@ -198,6 +209,26 @@ def line(
 def tokens_sent(line: Line) -> list[str]:
     """Return the tokens of the frames that were sent."""
     return [text.split("\n")[3] for text in line.sent if text.startswith("authorize")]
+
+
+def asked(program: Any, monkeypatch: pytest.MonkeyPatch, *errors: BaseException) -> list[float]:
+    """Return how long the stream waits after each of these, which it gets in place of a token; the last one ends it."""
+    left, waits = list(errors), []
+
+    class Source:
+        """Has no token."""
+
+        async def aget(self, *, min_ttl: float = 0.0) -> AccessToken:
+            """Raise the next one."""
+            raise left.pop(0)
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(program.asyncio, "sleep", sleep)
+    with contextlib.suppress(asyncio.CancelledError):
+        asyncio.run(program.Stream(print).run(Source(), None))
+    return waits
 
 
 class TestProgram:
@@ -244,6 +275,107 @@ class TestProgram:
         line.portal.call(line.sockets[-1].close)
         line.authorised(1, 2)
         assert line.endings[:2] == ["closed", "the token was refused"]
+
+    @pytest.mark.parametrize("status", [429, 503, 408])
+    def test_a_server_in_trouble_is_no_refused_token(
+        self, line: Line, monkeypatch: pytest.MonkeyPatch, status: int
+    ) -> None:
+        """Another answer to the frame than 200 and 401 says nothing about the token: the next socket is tried with it."""
+        monkeypatch.setattr(line.program, "LONGEST_PAUSE", 0.125)
+        line.authorised(1)
+        line.server.inject(Fault("authorize", "status", status=status))
+        line.portal.call(line.sockets[-1].close)
+        line.authorised(1, 1)
+        assert line.endings == ["closed", f"the frame was answered with {status}"]
+        assert (line.waits[1] == 0.125) == (status == 429)
+        assert (line.server.counts.logins, line.server.counts.renewals) == (1, 0)
+
+    def test_frames_that_bring_nothing_lead_to_a_look(self, line: Line) -> None:
+        """Three such answers in a row may be an eviction (P§5.1): the provider probes, and its session is found alive."""
+        line.authorised(1)
+        line.server.inject(Fault("authorize", "status", status=503, times=3))
+        line.portal.call(line.sockets[-1].close)
+        eventually(lambda: line.server.counts.renewals == 1, "a probe")
+        eventually(lambda: len(line.generations) == 2, "another socket")
+        assert line.server.counts.logins == 1
+
+    def test_an_authorised_socket_ends_a_row_of_bad_answers(self, line: Line) -> None:
+        """Bad answers with a good one between are no eviction: nothing is renewed."""
+        line.authorised(1)
+        for expected in ((1, 1), (1, 1, 1)):
+            line.server.inject(Fault("authorize", "status", status=503, times=2))
+            line.portal.call(line.sockets[-1].close)
+            line.authorised(*expected)
+        assert line.server.counts.renewals == 0
+
+    @pytest.mark.parametrize(
+        "text", ["anot json", 'a["x"]', "a5", "a" + "[" * 100_000, 'a[{"i": 0}]', 'a[{"i": 0, "s": "200"}]']
+    )
+    def test_garbage_ends_the_socket_alone(self, line: Line, text: str) -> None:
+        """A message that is none, or an answer without a status, costs the connection, and neither program nor token."""
+        line.authorised(1)
+        line.server.inject(Fault("authorize", "body", payload=text))
+        line.portal.call(line.sockets[-1].close)
+        line.authorised(1, 1)
+        assert line.endings[1] in ("a message that cannot be read", "an answer that cannot be read")
+        assert (line.server.counts.logins, line.server.counts.renewals) == (1, 0)
+
+    @pytest.mark.parametrize("status", [200, 429])
+    def test_a_penalty_is_sat_out(self, line: Line, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+        """An answer with a ticket authorises nothing, even with status 200: the frame is sent again on the same socket."""
+        monkeypatch.setattr(line.program, "SHORTEST_PENALTY", 0.01)
+        line.authorised(1)
+        ticket = {"p-ticket": "x", "p-time": 0.02}
+        line.server.inject(Fault("authorize", "json", status=status, payload=ticket, times=2))
+        line.portal.call(line.sockets[-1].close)
+        line.authorised(1, 1)
+        assert len(line.sockets) == 2
+        assert len(tokens_sent(line)) == 1 + 3
+        assert line.endings == ["closed"]
+        assert line.server.counts.renewals == 0
+
+    def test_a_penalty_after_the_other_ends_it(self, line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+        """After the third ticket on a socket the program stays away for long."""
+        monkeypatch.setattr(line.program, "SHORTEST_PENALTY", 0.01)
+        monkeypatch.setattr(line.program, "BARRED", 0.0625)
+        line.authorised(1)
+        line.server.inject(Fault("authorize", "json", payload={"p-ticket": "x", "p-time": 0.02}, times=3))
+        line.portal.call(line.sockets[-1].close)
+        line.authorised(1, 1)
+        assert line.endings[1:] == ["one penalty after the other"]
+        assert line.waits[1:] == [0.0625]
+
+    @pytest.mark.parametrize("captcha", [True, "true", 1])
+    def test_a_captcha_is_for_humans(self, line: Line, monkeypatch: pytest.MonkeyPatch, captcha: Any) -> None:
+        """Where the server asks for a captcha, the frame is not sent again for long."""
+        monkeypatch.setattr(line.program, "BARRED", 0.0625)
+        line.authorised(1)
+        payload = {"p-ticket": "x", "p-time": 1, "p-captcha": captcha}
+        line.server.inject(Fault("authorize", "json", payload=payload))
+        line.portal.call(line.sockets[-1].close)
+        line.authorised(1, 1)
+        assert line.endings[1:] == ["the server asks for a captcha"]
+        assert line.waits[1:] == [0.0625]
+
+    @pytest.mark.parametrize(
+        ("detail", "seconds"),
+        [
+            ({"p-ticket": "x", "p-time": 20}, 20.0),
+            ({"p-ticket": "x"}, 15.0),
+            ({"p-time": 0}, 1.0),
+            ({"p-time": 10**400}, 3600.0),
+            ({"p-time": float("nan")}, 15.0),
+            ({"p-time": -1}, 15.0),
+            ({"p-time": "soon", "p-captcha": "false"}, 15.0),
+            ({"p-ticket": "x", "p-time": 2, "p-captcha": False}, 2.0),
+            ({}, 0.0),
+            ("p-ticket", 0.0),
+            (None, 0.0),
+        ],
+    )
+    def test_seconds_of_a_penalty(self, program: Any, detail: Any, seconds: float) -> None:
+        """A penalty lasts as long as it says, between a second and an hour; fifteen seconds where it does not (P§4.3)."""
+        assert program.penalty({"i": 0, "s": 200, "d": detail}) == seconds
 
     def test_nothing_secret_is_logged(self, line: Line) -> None:
         """No log line of the program holds a token."""
@@ -314,6 +446,12 @@ class TestProgram:
             line.authorised(1)
             assert [limit.when() for limit in limits] == [None]
 
+            # A penalty of nearly an hour is within the limit of the next one.
+            line.server.inject(Fault("authorize", "json", payload={"p-ticket": "x", "p-time": 3000}))
+            begun = line.portal.call(lambda: asyncio.get_running_loop().time())
+            line.portal.call(line.sockets[-1].close)
+            eventually(lambda: len(limits) > 1 and (limits[1].when() or 0.0) > begun + 3000, "a longer limit")
+
     def test_what_a_human_must_mend_ends_the_program(
         self, program: Any, tradovate_emulator: Emulator, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -332,32 +470,27 @@ class TestProgram:
         self, program: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Errors that pass by themselves are waited out, for as long as they say."""
-        caplog.set_level(logging.INFO)
-        waits: list[float] = []
-
-        class Source:
-            """Fails twice, then ends the test."""
-
-            errors: list[BaseException]
-
-            async def aget(self, *, min_ttl: float = 0.0) -> AccessToken:
-                """Raise the next one."""
-                raise self.errors.pop(0)
-
-        async def sleep(seconds: float) -> None:
-            waits.append(seconds)
-
-        source = Source()
-        source.errors = [
+        waits = asked(
+            program,
+            monkeypatch,
             TransportError("gone", 7.0),
+            LoginRefused("throttled, it may be", 8.0),
             TransportError("gone"),
+            StorageError("away"),
+            TokenTimeout("not yet"),
             asyncio.CancelledError(),
-        ]
-        monkeypatch.setattr(program.asyncio, "sleep", sleep)
-        with pytest.raises(asyncio.CancelledError):
-            asyncio.run(program.Stream(print).run(source, None))
-        assert waits[0] == 7.0
-        assert 0 <= waits[1] <= 2 * program.PAUSE
+        )
+        assert waits[:2] == [7.0, 8.0]
+        assert len(waits) == 5
+        assert all(0 <= wait <= 16 * program.PAUSE for wait in waits[2:])
+
+    @pytest.mark.parametrize("kind", [ConfigurationError, LoginRefused, LoginRequired, ProviderClosed])
+    def test_what_no_waiting_mends_comes_out(
+        self, program: Any, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+    ) -> None:
+        """What only a human can mend ends the stream at once."""
+        with pytest.raises(kind, match="mend it"):
+            asked(program, monkeypatch, kind("mend it"))
 
     def test_it_runs_as_it_stands(self, tradovate_emulator: Emulator, tmp_path: Path) -> None:
         """Started by itself, with the environment's variables, it is authorised, prints, and survives a restart."""

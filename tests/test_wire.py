@@ -20,6 +20,7 @@ from tradovate_auth._wire import (
     LockedOut,
     Penalty,
     Refused,
+    RetryAfter,
     Verdict,
     login_call,
     parse_moment,
@@ -163,11 +164,52 @@ class TestPenalties:
         nothing = dict.fromkeys(("p-ticket", "p-time", "p-captcha", "errorText", "violations", "apiHosts"))
         assert read_grant({**nothing, **ANSWER}).value == VALUE
 
+    @pytest.mark.parametrize(
+        "beside",
+        [PENALTY, {"p-time": 0}, {"p-time": 15}, {"p-ticket": TICKET}, {"p-captcha": True}],
+        ids=str,
+    )
+    @pytest.mark.parametrize("status", [200, 201])
+    def test_a_granted_token_is_one_whatever_stands_beside_it(
+        self, beside: dict[str, Any], status: int
+    ) -> None:
+        """A penalty has nothing else beside it (P§3): a session that was opened is used, not opened again."""
+        verdict = read({**ANSWER, **beside}, status)
+        assert isinstance(verdict, Granted)
+        assert verdict.value == VALUE
+        assert TICKET not in repr(verdict.details)
+
+    @pytest.mark.parametrize(
+        "spoilt",
+        [
+            {"accessToken": "", "expirationTime": ENDS},
+            {"accessToken": VALUE},
+            {"accessToken": "a b", "expirationTime": ENDS},
+            {**ANSWER, "errorText": WRONG},
+            {**ANSWER, "violations": [{}]},
+        ],
+    )
+    def test_a_token_that_is_none_does_not_hide_a_penalty(self, spoilt: dict[str, Any]) -> None:
+        """Beside a token that is none, or cannot be used, the penalty counts; and so it does under another status."""
+        assert read({**spoilt, **PENALTY}) == Penalty(15.0, TICKET)
+        assert read({**spoilt, "p-captcha": True}) == Captcha()
+        assert read({**ANSWER, **PENALTY}, 429) == Penalty(15.0, TICKET)
+
     @pytest.mark.parametrize("value", [True, "true", "True", " TRUE ", "yes", 1, "1", [0], {"site": "key"}])
     @pytest.mark.parametrize("status", [200, 401, 429])
     def test_a_captcha_is_asked_for(self, value: object, status: int) -> None:
-        """Anything that means yes stops everything, whatever else the answer holds."""
-        assert read({**PENALTY, **ANSWER, "p-captcha": value}, status) == Captcha()
+        """Anything that means yes stops everything, whatever else the answer holds, but for a token that was granted."""
+        assert read({**PENALTY, "errorText": WRONG, "p-captcha": value}, status) == Captcha()
+
+    @pytest.mark.parametrize("status", [200, 429])
+    def test_a_longer_wait_in_the_header(self, status: int) -> None:
+        """Retry-After is read beside a ticket and beside a captcha, in both of its forms."""
+        for header, after in (
+            ("7200", RetryAfter(7200.0)),
+            ("Fri, 15 Jan 2027 09:00:00 GMT", RetryAfter(until=1_800_003_600.0)),
+        ):
+            assert read(PENALTY, status, Retry_After=header) == Penalty(15.0, TICKET, after)
+            assert read({**PENALTY, "p-captcha": True}, status, Retry_After=header) == Captcha(after)
 
     @pytest.mark.parametrize("value", [False, "false", "False", " FALSE ", "no", 0, "0", "", None, [], {}])
     def test_no_captcha_is_asked_for(self, value: object) -> None:
@@ -184,7 +226,7 @@ class TestLockOut:
     )
     def test_the_status_is_enough(self, status: int, body: bytes) -> None:
         """Without a ticket in the body the status alone locks us out, documented or not."""
-        assert read_reply(reply(status, body)) == LockedOut(status, None)
+        assert read_reply(reply(status, body)) == LockedOut(status)
 
     @pytest.mark.parametrize(
         ("header", "seconds"),
@@ -197,42 +239,39 @@ class TestLockOut:
             ("Fri, 15 Jan 2027 09:00:00 GMT", 3600.0),
             ("Fri, 15 Jan 2027 07:00:00 GMT", 0.0),
             ("Fri, 15 Jan 2999 07:00:00 GMT", DAY),
-            ("-5", None),
-            ("1.5", None),
-            ("\u0661\u0662", None),
-            ("soon", None),
-            ("", None),
+            ("-5", 0.0),
+            ("1.5", 0.0),
+            ("\u0661\u0662", 0.0),
+            ("soon", 0.0),
+            ("", 0.0),
         ],
     )
-    def test_retry_after(self, header: str, seconds: float | None) -> None:
+    def test_retry_after(self, header: str, seconds: float) -> None:
         """Retry-After counts in seconds, or as a date measured by the answer's own Date; at most a day."""
         headers = {"Retry-After": header, "DATE": "Fri, 15 Jan 2027 08:00:00 GMT"}
-        assert read_reply(reply(429, b"", headers)) == LockedOut(429, seconds)
+        assert read_reply(reply(429, b"", headers)) == LockedOut(429, RetryAfter(seconds))
 
     def test_a_date_without_a_date(self) -> None:
         """Where the server does not say what time it is there, the moment is measured by what is known of its clock."""
         headers = {"Retry-After": "Fri, 15 Jan 2027 09:00:00 GMT"}
         locked = read_reply(reply(429, b"", headers))
-        assert locked == LockedOut(429, None, 1_800_003_600.0)
+        assert locked == LockedOut(429, RetryAfter(until=1_800_003_600.0))
         assert isinstance(locked, LockedOut)
-        assert [locked.seconds(1_800_003_600.0 - before) for before in (7200.0, -60.0, 9 * DAY)] == [
-            7200.0,
-            0.0,
-            DAY,
-        ]
+        waits = [locked.retry_after.seconds(1_800_003_600.0 - before) for before in (7200.0, -60.0, 9 * DAY)]
+        assert waits == [7200.0, 0.0, DAY]
 
     def test_seconds_that_are_named(self) -> None:
         """What the header says in seconds needs no clock; without a header there is nothing to wait for beyond the hour."""
-        assert LockedOut(429, 120.0).seconds(NOW) == 120.0
-        assert LockedOut(423, None).seconds(NOW) == 0.0
+        assert RetryAfter(120.0).seconds(NOW) == 120.0
+        assert RetryAfter().seconds(NOW) == 0.0
 
 
 class TestRefusals:
-    """The server understood and said no (P§3.1)."""
+    """The server understood and said no (P§3.1, P§3.2)."""
 
     def test_a_bad_login_as_measured(self) -> None:
         """200 with errorText is a refusal, which may be throttling in disguise (P§9.7)."""
-        assert read({"errorText": WRONG}) == Refused(WRONG, disguised=True)
+        assert read({"errorText": WRONG}) == Refused(WRONG, disguised=True, ends_session=True)
 
     @pytest.mark.parametrize(
         "text",
@@ -244,7 +283,7 @@ class TestRefusals:
     )
     def test_other_error_texts(self, text: str) -> None:
         """Every error text is a refusal, and it is handed on; a token beside it does not help."""
-        assert read({**ANSWER, "errorText": text}) == Refused(text, disguised=True)
+        assert read({**ANSWER, "errorText": text}) == Refused(text, disguised=True, ends_session=True)
 
     @pytest.mark.parametrize(
         ("answer", "text"),
@@ -259,12 +298,109 @@ class TestRefusals:
     )
     def test_a_401(self, answer: object, text: str) -> None:
         """401 is a refusal whatever its body says, and never throttling in disguise."""
-        assert read(answer, 401) == Refused(text, disguised=False)
+        assert read(answer, 401) == Refused(text, disguised=False, ends_session=True)
 
-    @pytest.mark.parametrize("body", [b"", b"Access is denied", b"\xff", b"[" * 100_000])
-    def test_a_401_of_any_shape(self, body: bytes) -> None:
-        """The body of a 401 need not be JSON (P§9.10)."""
-        assert read_reply(reply(401, body)) == Refused("the server answered 401", disguised=False)
+    @pytest.mark.parametrize(
+        ("body", "said"),
+        [
+            (b"", ""),
+            (b"Access is denied", ": Access is denied"),
+            (b"\xff", ""),
+            (b"[" * 100_000, ""),
+            (b"<html>", ""),
+        ],
+    )
+    def test_a_401_of_any_shape(self, body: bytes, said: str) -> None:
+        """The body of a 401 need not be JSON (P§9.10); what it says in plain text is told."""
+        expected = Refused(f"the server answered 401{said}", disguised=False, ends_session=True)
+        assert read_reply(reply(401, body)) == expected
+
+    @pytest.mark.parametrize("status", [400, 402, 403, 404, 409, 421, 422, 451])
+    @pytest.mark.parametrize(
+        ("answer", "text"),
+        [
+            ({"errorText": WRONG}, WRONG),
+            ({"error": "Invalid credentials", "message": "Nothing matches."}, "Nothing matches."),
+            ({"error": "Invalid credentials"}, "Invalid credentials"),
+            ({**ANSWER, "errorText": "Access is denied"}, "Access is denied"),
+            ({"violations": [{"constraint": "name"}]}, "the server calls these fields invalid: name"),
+        ],
+    )
+    def test_a_request_that_is_blamed_is_refused(self, status: int, answer: object, text: str) -> None:
+        """A 4xx that says why in JSON is a refusal, never throttling in disguise, and no word on a renewal's session."""
+        elsewhere = status in (404, 421)
+        assert read(answer, status) == Refused(text, disguised=False, ends_session=False, elsewhere=elsewhere)
+
+    @pytest.mark.parametrize(
+        ("body", "said"),
+        [
+            (b"", ""),
+            (b" \r\n", ""),
+            (b"{}", ""),
+            (b'{"violations": [], "errorText": " "}', ""),
+            (b"No such field", ": No such field"),
+        ],
+    )
+    def test_a_400_needs_no_words(self, body: bytes, said: str) -> None:
+        """400 means that the request is badly formed (P§3.2): it is so the next time, too."""
+        expected = Refused(f"the server calls the request badly formed{said}", disguised=False)
+        assert read_reply(reply(400, body)) == expected
+
+    @pytest.mark.parametrize("status", [400, 403, 404, 502])
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"<html>Blocked</html>",
+            b" \n<!doctype html>",
+            b"\xef\xbb\xbf<?xml version='1.0'?>",
+            b'{"errorText": "no',
+            b'["no"]',
+            b'"no"',
+            b"\xff\xfe",
+            b"x" * 2049,
+        ],
+        ids=str,
+    )
+    def test_a_page_is_no_refusal(self, status: int, body: bytes) -> None:
+        """A page, or anything else that is no answer of the server's, is a proxy's word, of which nothing is repeated."""
+        elsewhere = status == 404
+        expected = Faulty(f"the server answered {status}", known=status == 502, elsewhere=elsewhere)
+        assert read_reply(reply(status, body)) == expected
+
+    @pytest.mark.parametrize("status", [307, 407, 408, 500, 503])
+    def test_a_server_in_trouble_refuses_nothing(self, status: int) -> None:
+        """Where it is not the request that is to blame the words are told, and are no refusal."""
+        for answer in ({"errorText": "no"}, {"message": "no", "error": "x"}, {"error": "no"}):
+            verdict = read(answer, status)
+            assert isinstance(verdict, Faulty)
+            assert verdict.reason == f"the server answered {status}: no"
+        assert isinstance(read({"violations": [{"constraint": "name"}]}, status), Faulty)
+
+    @pytest.mark.parametrize("status", ["TemporaryLocked", "TemporarilyLocked", "Closed", "Somehow"])
+    def test_the_status_of_the_user_comes_first(self, status: str) -> None:
+        """Without a token a user status that is not Active is told with every refusal, before the words that it explains."""
+        user = {"userStatus": status}
+        before = f"the server calls this user '{status}': "
+        for code, answer, text in (
+            (200, {"errorText": "no"}, "no"),
+            (401, {"message": "no"}, "no"),
+            (403, {"error": "no"}, "no"),
+            (200, {"violations": [{"constraint": "x"}]}, "the server calls these fields invalid: x"),
+            (200, {}, "the answer holds neither a token nor an error"),
+            (400, {}, "the server calls the request badly formed"),
+            (403, {}, "the server answered 403"),
+        ):
+            verdict = read({**answer, **user}, code)
+            assert isinstance(verdict, Refused | Faulty)
+            assert (verdict.reason if isinstance(verdict, Faulty) else verdict.text) == before + text
+
+    @pytest.mark.parametrize(
+        "status", ["Active", "ACTIVE", "", None, 5, ["Closed"], "x" * 41, "Closed!", "a b"]
+    )
+    def test_a_status_that_says_nothing(self, status: object) -> None:
+        """A user who is active, and a status that is no word, explain nothing."""
+        verdict = read({"errorText": "no", "userStatus": status})
+        assert verdict == Refused("no", disguised=True, ends_session=True)
 
     @pytest.mark.parametrize("text", ["", "  ", "\n\t", "\x00", None, 0, [], {}])
     def test_an_empty_error_text_is_none(self, text: object) -> None:
@@ -273,9 +409,9 @@ class TestRefusals:
 
     def test_an_error_text_is_made_printable(self) -> None:
         """What cannot be printed is left out, so that no log line is forged."""
-        assert read({"errorText": "no\r\nINFO all is well\x1b[0m\ud800"}) == Refused(
-            "noINFO all is well[0m", disguised=True
-        )
+        verdict = read({"errorText": "no\r\nINFO all is well\x1b[0m\ud800"})
+        assert isinstance(verdict, Refused)
+        assert verdict.text == "noINFO all is well[0m"
 
     def test_violations_name_fields_and_never_values(self) -> None:
         """A validation error names what was invalid; its values and descriptions may repeat the password."""
@@ -310,21 +446,25 @@ class TestFaults:
     @pytest.mark.parametrize(
         ("status", "known"),
         [
-            (500, True),
-            (502, True),
-            (503, True),
-            (408, True),
-            (400, False),
-            (404, False),
-            (403, False),
-            (307, False),
+            *((500, True), (502, True), (503, True), (408, True)),
+            *(
+                (404, False),
+                (403, False),
+                (307, False),
+                (421, False),
+                (407, False),
+                (302, False),
+                (100, False),
+            ),
         ],
     )
     def test_other_statuses(self, status: int, *, known: bool) -> None:
         """5xx and 408 are a server in trouble; any other status is not in the protocol of these calls."""
         body = "Internal Server Error, error id: 12"
-        assert read_reply(reply(status, body)) == Faulty(f"the server answered {status}", known)
-        assert read(ANSWER, status) == Faulty(f"the server answered {status}", known)
+        elsewhere = status in (307, 404, 421)
+        plain = f"the server answered {status}"
+        assert read_reply(reply(status, body)) == Faulty(f"{plain}: {body}", known, elsewhere)
+        assert read(ANSWER, status) == Faulty(plain, known, elsewhere)
 
     @pytest.mark.parametrize(
         "body", [b"", b"<html>", b"null", b"[]", b'"token"', b"5", b"{", b"\xff\xfe", b"[" * 100_000]
@@ -347,6 +487,12 @@ class TestFaults:
     def test_no_token_and_no_error(self, answer: object) -> None:
         """An answer that holds neither asks for something interactive that we do not know (P§9.29)."""
         assert read(answer) == Faulty("the answer holds neither a token nor an error", known=False)
+
+    def test_what_is_said_instead_of_a_token(self) -> None:
+        """Words under another name than that of an error are told, and are no refusal."""
+        assert read({"message": "Check your mail."}) == Faulty(
+            "the answer holds neither a token nor an error: Check your mail.", known=False
+        )
 
     @pytest.mark.parametrize(
         "value",
@@ -544,6 +690,14 @@ class TestScrubbing:
         assert isinstance(verdict, Refused)
         assert scrub(verdict.text, (secret,)) == "no: ***"
 
+    @pytest.mark.parametrize("secret", ['quo"te', "back\\slash", "\u00fcmlaut", 'tab\tand"more'])
+    def test_a_secret_as_it_was_sent(self, secret: str) -> None:
+        """A secret is found also as it stood in the JSON of our request, which a server may repeat."""
+        for echo in (json.dumps({"password": secret}), json.dumps({"password": secret}, ensure_ascii=False)):
+            verdict = read_reply(reply(500, f"cannot read {echo}".encode()))
+            assert isinstance(verdict, Faulty)
+            assert scrub(verdict.reason, (secret,)).endswith('{"password": "***"}')
+
     def test_a_secret_of_nothing_printable(self) -> None:
         """A secret of blanks alone does not tear the text apart."""
         assert scrub("all is well", ("\t\t",)) == "all is well"
@@ -582,17 +736,21 @@ def check(verdict: Verdict) -> None:
             assert -7e10 < expires_at < 3e11
             assert isinstance(hosts, dict)
             assert not {"accessToken", "mdAccessToken", "p-ticket"} & details.keys()
-        case Penalty(seconds, ticket):
+        case Penalty(seconds, ticket, retry_after):
             assert 1.0 <= seconds <= 3600.0
             assert ticket is None or ticket
+            assert 0.0 <= retry_after.seconds(NOW) <= DAY
         case LockedOut(status, retry_after):
             assert status in (423, 429)
-            assert retry_after is None or 0.0 <= retry_after <= DAY
+            assert 0.0 <= retry_after.seconds(NOW) <= DAY
         case Refused(text):
             assert text.isprintable()
             assert text
+        case Captcha(retry_after):
+            assert 0.0 <= retry_after.seconds(NOW) <= DAY
         case _:
-            assert isinstance(verdict, Captcha | Faulty)
+            assert isinstance(verdict, Faulty)
+            assert verdict.reason.isprintable()
 
 
 @given(STATUSES, st.binary(max_size=60), HEADERS)

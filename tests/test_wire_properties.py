@@ -116,7 +116,9 @@ BODIES = (
     | st.builds(lambda text, end: text.encode("utf-8", "replace")[:end], ANSWERS, st.integers(0, 200))
     | st.binary(max_size=100)
 )
-STATUSES = st.sampled_from([200, 200, 200, 200, 201, 204, 307, 400, 401, 404, 408, 421, 423, 429, 500, 502])
+STATUSES = st.sampled_from(
+    [200, 200, 200, 200, 201, 204, 307, 400, 401, 403, 404, 408, 421, 422, 423, 429, 500]
+)
 DATES = [
     *("Fri, 15 Jan 2027 08:00:00 GMT", "Friday, 15-Jan-27 08:00:00 GMT", "Fri Jan 15 08:00:00 2027"),
     *("Fri, 31 Dec 9999 23:59:59 GMT", "Mon, 01 Jan 0001 00:00:00 +2359", "0", "60", "9" * 5000, "-1", "1.5"),
@@ -197,14 +199,13 @@ def test_any_answer_has_a_verdict(answer: Reply) -> None:
             assert verdict.md_value is None or usable(verdict.md_value)
         case Penalty(seconds):
             assert 1.0 <= seconds <= 3600.0
-        case LockedOut():
-            assert verdict.retry_after is None or 0.0 <= verdict.retry_after <= DAY
-            assert 0.0 <= verdict.seconds(NOW) <= DAY
-        case Refused(text):
+            assert 0.0 <= verdict.retry_after.seconds(NOW) <= DAY
+        case LockedOut() | Captcha():
+            assert 0.0 <= verdict.retry_after.named <= DAY
+            assert 0.0 <= verdict.retry_after.seconds(NOW) <= DAY
+        case Refused(text) | Faulty(text):
             assert text.isprintable()
             assert text
-        case Captcha() | Faulty():
-            pass
     moment = server_time(answer)
     assert moment is None or token_from(
         SOME_GRANT, issued_at=moment, generation=1, previous=None, hosts={}, device_id=None
@@ -342,3 +343,30 @@ def test_a_token_keeps_its_market_data_part() -> None:
     verdict = read_reply(reply(200, b'{"accessToken":"x","expirationTime":"2027-01-15T09:00Z"}'))
     assert isinstance(verdict, Granted)
     assert believed(verdict, NOW, token()).md_value == token().md_value
+
+
+@given(STATUSES, ANSWERS)
+def test_only_what_is_known_to_say_so_ends_a_session(status: int, answer: str) -> None:
+    """A renewal's session counts as gone after 401, and after a text under a status of success: after nothing else."""
+    verdict = read_reply(reply(status, answer.encode("utf-8", "replace")))
+    if isinstance(verdict, Refused) and verdict.ends_session:
+        assert status == 401 or (200 <= status < 300 and verdict.disguised)
+    if isinstance(verdict, Refused) and status >= 300:
+        assert not verdict.disguised
+
+
+@given(
+    GRANTS,
+    st.dictionaries(
+        st.sampled_from(["p-ticket", "p-time", "p-captcha"]), st.none() | st.booleans() | st.integers()
+    ),
+)
+def test_nothing_beside_it_takes_a_granted_token_away(answer: Reply, beside: dict[str, object]) -> None:
+    """What was granted stays granted, whatever fields of a penalty come with it: the session has been opened."""
+    granted = read_reply(answer)
+    assume(isinstance(granted, Granted))
+    spoilt = answer.body.rstrip()[:-1] + b", " + json.dumps({"x": 1, **beside})[1:].encode()
+    verdict = read_reply(reply(200, spoilt, dict(answer.headers)))
+    assert isinstance(verdict, Granted)
+    assert isinstance(granted, Granted)
+    assert (verdict.value, verdict.expires_at) == (granted.value, granted.expires_at)

@@ -3,7 +3,7 @@
 What must not type-check carries an ignore with its error code; mypy fails on an ignore that is not needed.
 """
 
-from typing import assert_type
+from typing import Any, Self, Unpack, assert_type
 
 import aiohttp
 import httpx
@@ -16,6 +16,7 @@ import tradovate_auth.httpx2
 import tradovate_auth.requests
 from tradovate_auth import AccessToken, Budget, Credentials, Environment, Status, TokenProvider, TokenSource
 from tradovate_auth.events import Event
+from tradovate_auth.provider import ProviderOptions
 from tradovate_auth.requests import RequestsTransport
 from tradovate_auth.storage import MemoryStorage, Storage, from_url
 from tradovate_auth.testing import Emulator, FakeClock
@@ -54,6 +55,30 @@ class OwnSource:
         """Shrug."""
 
 
+class OwnProvider(TokenProvider):
+    """A provider with an option of its own."""
+
+    def __init__(
+        self, credentials: Credentials, *, colour: str = "red", **options: Unpack[ProviderOptions]
+    ) -> None:
+        super().__init__(credentials, **options)
+        self.colour = colour
+
+
+class LooseProvider(TokenProvider):
+    """A provider whose maker takes anything."""
+
+    @classmethod
+    def from_env(cls, **options: Any) -> Self:
+        """Return a provider."""
+        return super().from_env(**options)
+
+
+def handed_on(**options: Unpack[ProviderOptions]) -> TokenProvider:
+    """Whoever hands options on has them typed."""
+    return TokenProvider.from_env(**options)
+
+
 def listen(event: Event) -> None:
     """Take events of any kind."""
     str(event)
@@ -69,6 +94,10 @@ def providers(credentials: Credentials) -> TokenProvider:
     TokenProvider(credentials, renewal="sometimes")  # type: ignore[arg-type]
     TokenProvider(credentials, login="twice")  # type: ignore[arg-type]
     TokenProvider("name", "password")  # type: ignore[call-arg, arg-type]
+    TokenProvider.from_env(login="perhaps")  # type: ignore[arg-type]
+    TokenProvider.from_env(storge="memory://")  # type: ignore[call-arg]
+    assert_type(OwnProvider.from_env(timeout=5.0, login="once"), OwnProvider)
+    handed_on(timeout="soon")  # type: ignore[arg-type]
     Budget(3)  # type: ignore[call-arg]
     return TokenProvider(
         credentials,
@@ -106,6 +135,10 @@ def adapters(source: TokenSource, credentials: Credentials, token: AccessToken) 
     httpx2.Client(auth=tradovate_auth.httpx2.TradovateAuth(source, resend_limit=0))
     httpx2.AsyncClient(auth=tradovate_auth.httpx2.TradovateAuth.from_env(storage=MemoryStorage()))
     aiohttp.ClientSession(middlewares=(tradovate_auth.aiohttp.TradovateAuth(source),))
+    tradovate_auth.requests.TradovateAuth.from_env(route=False, timeout=5.0)
+    tradovate_auth.aiohttp.TradovateAuth.from_env(storge="file:///x")  # type: ignore[call-arg]
+    tradovate_auth.requests.TradovateAuth(credentials, enviroment="live")  # type: ignore[call-arg]
+    tradovate_auth.httpx.TradovateAuth(credentials, renewal="sometimes")  # type: ignore[arg-type]
     httpx.Client(auth=tradovate_auth.httpx2.TradovateAuth(source))  # type: ignore[arg-type]
     httpx2.Client(auth=tradovate_auth.httpx.TradovateAuth(source))  # type: ignore[arg-type]
     tradovate_auth.requests.TradovateAuth("trader")  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from tradovate_auth._account import Account
 from tradovate_auth._clock import SYSTEM_CLOCK
 from tradovate_auth._ledger import Ledger
 from tradovate_auth._pace import Pace
+from tradovate_auth._server_clock import ServerClock
 from tradovate_auth._view import Need, View
 from tradovate_auth._wire import Granted
 from tradovate_auth.storage import MemoryStorage
@@ -87,6 +88,7 @@ def account(**changes: Any) -> Account:
         "slot": "",
         "transport": NoTransport(),
         "clock": SYSTEM_CLOCK,
+        "server": ServerClock(SYSTEM_CLOCK),
         "timeout": 20.0,
     }
     return Account(**{**fields, **changes})

@@ -6,6 +6,13 @@ Start with the adapter of your HTTP client: `tradovate_auth.requests`, `tradovat
 Importing this package loads nothing but the standard library.
 """
 
+import sys
+
+if sys.argv[:1] == ["-m"]:  # as long as the interpreter looks for the module that it is told to run
+    from . import _instrument_shelter
+
+    _instrument_shelter.cover_runner()
+
 from .environments import Environment
 from .errors import (
     CaptchaRequired,
@@ -52,7 +59,10 @@ __all__ = [
 
 def __getattr__(name: str) -> str:
     if name == "__version__":
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        return version("tradovate-auth")
+        try:
+            return version("tradovate-auth")
+        except PackageNotFoundError:  # a copy in a folder, or in a frozen program
+            return "0+unknown"
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,29 +1,30 @@
-"""What all adapters share: which origins get the header, to which host a request goes, and when it is sent again.
+"""What all adapters share: what an answer says of the token and of the host that gave it, and when a request is sent again.
 
-A request is *ours* if its origin is trusted: a well-known host of the environment, or one that the server assigned. Nothing
-else ever sees the token, on no hop of a redirect. Where the server has assigned another host, requests to the well-known
-one, or to one that was assigned before, go there (P§1.2).
+Nothing but a trusted origin ever sees the token, on no hop of a redirect; which those are, and where requests to them go, is in
+`_routes`. An answer counts only if the request that it belongs to really carried the token: hooks, transports and netrc files
+may have put something else in its place.
 """
 
 import math
 import time
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Any, Final, Self
-from urllib.parse import urlsplit
+from typing import Final, NamedTuple, Self, Unpack
 
+from ._closing import Closing
 from ._defaults import options_from_env
 from ._guarded import Guarded
 from ._held import NOTHING, ONE_SHOT_TTL, Held
 from ._keeper import Keeper
+from ._options import AdapterOptions, ProviderOptions
+from ._patience import PATIENCE, token_within
+from ._routes import Routes, location
 from ._source import TokenSource
-from .environments import Environment
 from .errors import ConfigurationError
 from .models import AccessToken, Credentials
 from .provider import TokenProvider
 from .transport import Transport
 
-__all__ = ["ONE_SHOT_TTL", "READING", "RENEW", "RESEND_LIMIT", "Bearer", "Routes", "split_host"]
+__all__ = ["ONE_SHOT_TTL", "PATIENCE", "READING", "RENEW", "RESEND_LIMIT", "Bearer", "Seen"]
 
 RESEND_LIMIT: Final = 8 * 2**20
 """Bytes of a body that an httpx adapter reads ahead, at most, to be able to send it again."""
@@ -34,83 +35,21 @@ RENEW: Final = math.inf
 READING: Final = frozenset({"GET", "HEAD"})
 """What may be sent again although it may have been processed."""
 
+_MOVED: Final = frozenset({307, 308})
 _REMEMBERED: Final = 8
 
 
-class Routes:
-    """Where requests may go with a token, and where they are sent: for one environment and one token's hosts.
+class Seen(NamedTuple):
+    """A request as it went out, and its answer, in the words of no library."""
 
-    Args:
-        environment: Whose hosts these are.
-        token: Whose assigned hosts count; None for none.
-        earlier: Names that were assigned before, by key.
-        held: How long the token is good for any request, if its provider is one of ours. The hot path looks there alone.
-        route: False sends every request where its URL says.
-    """
-
-    __slots__ = ("earlier", "held", "hosts", "netlocs", "origins", "prefixes", "scheme", "targets", "token")
-
-    def __init__(
-        self,
-        environment: Environment,
-        token: AccessToken | None = None,
-        earlier: Mapping[str, tuple[str, ...]] | None = None,
-        *,
-        held: Held = NOTHING,
-        route: bool = True,
-    ) -> None:
-        assigned = {
-            key: self.plain(environment.scheme, admitted)
-            for key, host in (token.hosts if token is not None else {}).items()
-            if environment.owns(key) and (admitted := environment.admit(host)) is not None
-        }
-        own = {key: self.plain(environment.scheme, host) for key, host in environment.hosts.items()}
-        known = dict(earlier or {})
-        for key, host in assigned.items():
-            known[key] = (*(name for name in known.get(key, ()) if name != host), host)[-_REMEMBERED:]
-        for key, host in own.items():  # never forgotten, however many were assigned since
-            known[key] = (host, *(name for name in known.get(key, ()) if name != host))
-        current = {key: assigned.get(key, own.get(key, names[-1])) for key, names in known.items()}
-        self.token, self.held = token, held
-        self.earlier: Mapping[str, tuple[str, ...]] = known
-        self.targets = {
-            name: current[key]
-            for key, names in known.items()
-            for name in names
-            if route and name not in current.values()
-        }
-        trusted = {name for names in known.values() for name in names}
-        self.scheme = environment.scheme
-        self.origins = frozenset((self.scheme, name) for name in trusted)
-        # Requests that go where they say, in the shape in which each library names an origin at the least cost.
-        straight = sorted(trusted - self.targets.keys())
-        self.prefixes = tuple(f"{self.scheme}://{name}/" for name in straight)
-        self.netlocs = frozenset(straight)
-        self.hosts = frozenset(split_host(name) for name in straight)
-
-    def find(self, scheme: str, netloc: str) -> str | None:
-        """Return the host that a request to this origin goes to, or None if the origin is not ours."""
-        netloc = self.plain(scheme, netloc.lower())
-        return self.targets.get(netloc, netloc) if (scheme, netloc) in self.origins else None
-
-    @staticmethod
-    def plain(scheme: str, netloc: str) -> str:
-        """Return host and port without a port that the scheme implies."""
-        return netloc.removesuffix(":443" if scheme == "https" else ":80")
-
-
-def split_host(netloc: str) -> tuple[str, int | None]:
-    """Return host and port of a network location; the port is None where none is named."""
-    parts = urlsplit(f"//{netloc}")
-    return parts.hostname or "", parts.port
-
-
-def _netloc(url: str) -> str:
-    """Return host and port of a URL that somebody else wrote; nothing if it is none."""
-    try:
-        return urlsplit(url).netloc.lower()
-    except ValueError:
-        return ""
+    method: str
+    scheme: str
+    netloc: str
+    path: str
+    carried: str | None
+    """Its Authorization header, whoever put that there."""
+    status: int
+    headers: Mapping[str, str]
 
 
 class _Bare:
@@ -120,7 +59,7 @@ class _Bare:
     elapsed = staticmethod(time.monotonic)
 
 
-class Bearer(Guarded):
+class Bearer(Guarded, Closing):
     """The part of an adapter that does not depend on its HTTP library.
 
     Args:
@@ -128,6 +67,8 @@ class Bearer(Guarded):
             of the adapter's own.
         route: Send requests for well-known hosts to the ones that the server assigned.
         resend_limit: Bytes of a body that may be held in memory to send it again after a 401.
+        patience: Seconds that a call waits for a token, None for as long as it takes. Where the library tells the call's own
+            time-outs it waits no longer than their sum. Whoever cannot outlast a penalty gets `Throttled` at once.
         provider_options: Only with `Credentials`: the keyword arguments of `TokenProvider`.
 
     Raises:
@@ -140,8 +81,11 @@ class Bearer(Guarded):
         *,
         route: bool = True,
         resend_limit: int = RESEND_LIMIT,
-        **provider_options: Any,
+        patience: float | None = PATIENCE,
+        **provider_options: Unpack[ProviderOptions],
     ) -> None:
+        if patience is not None and not (isinstance(patience, int | float) and patience >= 0):
+            raise ConfigurationError("patience is a number of seconds, or None.")
         if isinstance(source, Credentials):
             provider_options.setdefault("transport", self._own_transport())
             self._own: TokenProvider | None = TokenProvider(source, **provider_options)
@@ -159,41 +103,46 @@ class Bearer(Guarded):
             self._own, self.provider = None, source
         self._route = route
         self._resend_limit = resend_limit
-        self._get = self.provider.get
+        self._patience = math.inf if patience is None else patience
         # Of a provider, the hot path sees the token without asking; any other source is asked each time.
         provider = self.provider
-        self._shelf: Keeper | _Bare = provider._keeper if type(provider) is TokenProvider else _Bare()  # noqa: SLF001
+        self._keeper = provider._keeper if type(provider) is TokenProvider else None  # noqa: SLF001
+        self._shelf: Keeper | _Bare = self._keeper or _Bare()
         self._elapsed = self._shelf.elapsed
         self._routes = Routes(self.provider.environment, route=route)
         self._sent: dict[str, AccessToken] = {}
 
     @classmethod
-    def from_env(cls, **provider_options: Any) -> Self:
+    def from_env(cls, **options: Unpack[AdapterOptions]) -> Self:
         """Return an adapter for the credentials, environment and storage in the `TRADOVATE_` variables.
+
+        Args:
+            options: As for the class; see `TokenProvider.from_env`.
 
         Raises:
             ConfigurationError: See `Credentials.from_env`.
+            ImportError: As `TokenProvider.from_env`.
         """
-        return cls(Credentials.from_env(), **options_from_env(provider_options))
+        return cls(Credentials.from_env(), **options_from_env(options))
 
     def close(self) -> None:
         """Close the provider that this adapter made for itself; one that was handed in stays open. See its `close`."""
         if self._own is not None:
             self._own.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def __repr__(self) -> str:
         return f"<{type(self).__module__}.{type(self).__name__} of {self.provider!r}>"
 
     def _own_transport(self) -> Transport:
         raise NotImplementedError
+
+    def _get(self, patience: float, min_ttl: float = 0.0) -> AccessToken:
+        """Return a token, as `TokenProvider.get` does. Blocks for so many seconds at most."""
+        return self.provider.get(None if patience == math.inf else patience, min_ttl=min_ttl)
+
+    async def _aget(self, patience: float, min_ttl: float = 0.0) -> AccessToken:
+        """Return a token, as `TokenProvider.aget` does, within so many seconds."""
+        return await token_within(self.provider, self._keeper, patience, min_ttl)
 
     def _routes_for(self, token: AccessToken) -> Routes:
         """Return the routes of a token; remember the token, to know its header when an answer comes."""
@@ -202,36 +151,87 @@ class Bearer(Guarded):
             held = NOTHING
         if routes.token is token and routes.held is held:
             return routes
-        routes = Routes(self.provider.environment, token, routes.earlier, held=held, route=self._route)
+        # What a host has said about itself counts until the server assigns another one.
+        stays = routes.token is not None and routes.token.hosts == token.hosts
         self._sent[token.authorization] = token
         for oldest in list(self._sent)[:-_REMEMBERED]:  # a copy: other threads may be in here too
             self._sent.pop(oldest, None)
+        return self._reroute_all(token, routes, held, routes.sent_on if stays else {})
+
+    def _reroute_all(
+        self, token: AccessToken | None, before: Routes, held: Held, sent_on: Mapping[str, str]
+    ) -> Routes:
+        routes = Routes(
+            self.provider.environment, token, before.earlier, held=held, route=self._route, sent_on=sent_on
+        )
         self._routes = routes
         return routes
 
-    def _moved(
-        self, token: AccessToken, origin: tuple[str, str], status: int, headers: Mapping[str, str]
-    ) -> bool:
-        """Return whether an answer says that the account has moved, and its hosts should be asked for: once per token.
+    def _unclear(self, token: AccessToken, seen: Seen) -> bool:
+        """Return whether an answer may be the mark of a host that is ours no more, which its body alone can tell.
 
-        P§1.2: a host that is ours no more answers with a redirect to another one, with 421, or with a 404 without a body.
-        A redirect to one that we would send back here is no other redirect: following it would never end.
+        A 404 to a GET that does not say how long it is. (A HEAD never has a body.)
         """
-        scheme, asked = origin
-        if not self._route or token.strikes.moved:
-            return False
-        if status == 307:
-            to, here = _netloc(headers.get("Location", "")), self.provider.environment
-            kin = here.admit(to) not in (None, asked) and to.partition(":")[2] == str(here.port or "")
-            moved = kin and self._routes.find(scheme, to) in (None, asked)
-        else:
-            moved = status == 421 or (
-                status == 404 and headers.get("Content-Length") == "0" and bool(token.hosts)
-            )
-        if moved:
-            token.strikes.moved = True
-        return moved
+        return (
+            seen.status == 404
+            and seen.method == "GET"
+            and seen.carried == token.authorization
+            and "Content-Length" not in seen.headers
+            and self._route
+            and bool(token.hosts)
+            and not token.strikes.moved
+        )
 
-    def _rejected(self, token: AccessToken, method: str, path: str) -> bool:
+    def _moved(self, token: AccessToken, seen: Seen, *, empty: bool = False) -> bool:
+        """Return whether an answer says that the account has moved, so that its hosts are asked for and it is sent again.
+
+        Once per token, and for a GET or HEAD alone. P§1.2: a host that is ours no more answers with a redirect to another
+        one, with 421, or with a 404 without a body.
+
+        Args:
+            token: The one that the request carried.
+            seen: The request and the answer.
+            empty: Whether a look at the answer's body found nothing.
+        """
+        moved = self._wrong_host(token, seen, empty=empty)
+        if not moved or seen.method not in READING or token.strikes.moved:
+            return False
+        token.strikes.moved = True
+        return True
+
+    def _wrong_host(self, token: AccessToken, seen: Seen, *, empty: bool) -> bool:
+        """Return whether a host says that it is not the one, and heed where it sends us instead.
+
+        A redirect to a host that we would send back here is no other redirect: following it would never end. The server's
+        word is newer than what it once assigned, so requests go there from now on.
+        """
+        if not self._route:
+            return False
+        asked, routes = Routes.plain(seen.scheme, seen.netloc.lower()), self._routes
+        if seen.status in _MOVED:
+            to, here = location(seen.scheme, seen.headers.get("Location", "")), self.provider.environment
+            target = routes.find(seen.scheme, to)
+            if to == asked or target not in (None, asked):
+                return False
+            if target == asked:
+                self._reroute_all(routes.token, routes, routes.held, routes.overruled(asked, to))
+            return here.admit(to) is not None and to.partition(":")[2] == str(here.port or "")
+        bare = empty or seen.headers.get("Content-Length") == "0"
+        wrong = seen.status == 421 or (seen.status == 404 and bare and bool(token.hosts))
+        if wrong and asked in routes.sent_on.values():
+            self._reroute_all(routes.token, routes, routes.held, routes.overruled(asked, None))
+        return wrong
+
+    def _rejected(self, token: AccessToken, seen: Seen) -> bool:
         """Report a 401; return whether asking for another token is worth while."""
-        return self.provider.reject(token, method=method, path=path)
+        return self.provider.reject(token, method=seen.method, path=seen.path)
+
+    def _conclude(self, token: AccessToken, seen: Seen) -> None:
+        """Draw what conclusions there are from the answer to a request that was sent again; the answer is the caller's."""
+        if seen.carried != token.authorization:
+            return
+        if seen.status == 401:
+            self._rejected(token, seen)
+        else:
+            self.provider.report(token, seen.status)
+            self._wrong_host(token, seen, empty=False)

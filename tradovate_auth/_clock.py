@@ -25,9 +25,12 @@ class Wakeup:
     def __init__(self) -> None:
         self._asleep = threading.Lock()
         self._asleep.acquire()
+        self.called = False
+        """Whether it has ever been set, also after the sleeper has woken."""
 
     def set(self) -> None:
         """Wake the sleeper, or keep it from falling asleep. Never blocks."""
+        self.called = True
         with contextlib.suppress(RuntimeError):  # it was set already
             self._asleep.release()
 

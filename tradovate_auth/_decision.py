@@ -23,6 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from ._advice import advice_on
 from ._holds import Hold
 from ._view import View
 from .errors import (
@@ -124,7 +125,9 @@ def _held(view: View) -> Decision:
 def _latched(view: View) -> Decision:
     assert view.latch is not None  # noqa: S101  # as above
     retry_after = None if view.latch.until is None else view.latch.until - view.now
-    return Stop(LoginRefused(f"The server refused the login: {view.latch.text!r}.", retry_after))
+    text = view.latch.text
+    advice = advice_on(text, refused=True)
+    return Stop(LoginRefused(f"The server refused the login: {text!r}.", retry_after, advice))
 
 
 def _spent(view: View) -> Decision:
@@ -195,6 +198,6 @@ def hold_error(hold: Hold, seconds: float) -> TradovateAuthError:
     advice = (
         "Check the network meanwhile: the lost login may have opened a session."
         if hold.kind == "lost"
-        else None
+        else advice_on(hold.reason, refused=False)
     )
     return kinds[hold.kind](f"Nothing is sent for now: {hold.reason}.", seconds, advice)

@@ -3,13 +3,14 @@
 import hashlib
 import json
 import os
-import secrets
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from ._account import Account
 from ._clock import Clock
+from ._options import ProviderOptions, check_credentials, check_options
+from ._server_clock import ServerClock
 from .environments import Environment
+from .errors import ConfigurationError
 from .models import Credentials
 from .storage import KeyRing, MemoryStorage, Storage, from_url
 from .transport import Transport, first_installed
@@ -30,7 +31,7 @@ PROCESS_STORAGE: Final = MemoryStorage()
 SESSIONS_OPENED: Final[set[tuple[int, str]]] = set()
 """Process and account key of every login granted here, for the policy `login="once"`."""
 
-_SALT: Final = secrets.token_bytes(16)
+_SALT: Final = os.urandom(16)
 
 
 def account_for(
@@ -42,7 +43,9 @@ def account_for(
     timeout: float,
     clock: Clock,
 ) -> Account:
-    """Return the account behind a provider; see `TokenProvider` for the arguments."""
+    """Return the account behind a provider; see `TokenProvider` for the arguments, and for what is wrong with them."""
+    check_credentials(credentials)
+    check_options(storage=storage, transport=transport, timeout=timeout, clock=clock)
     own = storage is None
     return Account(
         credentials=credentials,
@@ -56,6 +59,7 @@ def account_for(
         slot=private_slot(credentials) if own else str(credentials.cid or ""),
         transport=transport or first_installed(),
         clock=clock,
+        server=ServerClock(clock),
         timeout=timeout,
     )
 
@@ -88,15 +92,30 @@ def session_opened(key: str) -> tuple[int, str]:
     return os.getpid(), key
 
 
-def options_from_env(options: Mapping[str, Any]) -> dict[str, Any]:
+def options_from_env(options: ProviderOptions) -> ProviderOptions:
     """Return the options with what `TRADOVATE_ENVIRONMENT` and `TRADOVATE_STORAGE` say where they say nothing.
 
-    A storage that is named by its URL, here or there, is sealed with the keys in `TRADOVATE_STORAGE_KEYS`, if that is set;
-    an empty one is an error: a secret that got lost on its way must not end in an open storage.
+    A storage that is named by its URL, here or there, is sealed with the keys in `TRADOVATE_STORAGE_KEYS`, if that is set.
+
+    Raises:
+        ConfigurationError: That variable is empty, or there are keys and nothing says which storage: what got lost on its
+            way must not end in an open storage, or in none that is shared.
     """
-    found = {name: os.environ.get(f"TRADOVATE_{name.upper()}") for name in ("environment", "storage")}
-    merged = {**{name: value for name, value in found.items() if value}, **options}
+    merged = options.copy()
+    if environment := os.environ.get("TRADOVATE_ENVIRONMENT"):
+        merged.setdefault("environment", environment)
+    if storage := os.environ.get("TRADOVATE_STORAGE"):
+        merged.setdefault("storage", storage)
     sealed = {"TRADOVATE_STORAGE_KEYS", "TRADOVATE_STORAGE_KEYS_FILE"} & os.environ.keys()
-    if sealed and isinstance(merged.get("storage"), str):
-        merged["storage"] = from_url(merged["storage"], keys=KeyRing.from_env())
+    given = sorted(name for name in sealed if os.environ[name])
+    if given and "storage" not in merged:
+        raise ConfigurationError(
+            f"{given[0]} is set, but no storage is named that the keys could seal.",
+            None,
+            "Name it in TRADOVATE_STORAGE or as `storage`, with storage=None for the process's own memory; or take the keys "
+            "away.",
+        )
+    named = merged.get("storage")
+    if sealed and isinstance(named, str):
+        merged["storage"] = from_url(named, keys=KeyRing.from_env())
     return merged

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ._account import Account
+from ._delivery import deliver, deliver_renewal
 from ._ledger import Ledger
 from ._view import View
 from ._wire import Verdict, login_call
@@ -19,8 +20,8 @@ from .storage import Lease, Record
 
 __all__ = ["Dispatch"]
 
-Answer = tuple[Verdict, float]
-"""What an answer means, and the server's time at which it was read."""
+Answer = tuple[Verdict, float, str]
+"""What an answer means, the server's time at which it was read, and the assigned host that is not the one to ask any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Dispatch:
 
         Raises:
             TransportError: No answer came. One that was not `sent` has been taken back.
+            ProviderClosed: The provider was closed before it was sent.
         """
         view, machine = self.view, self.account.machine
 
@@ -67,7 +69,7 @@ class Dispatch:
         if not self._ours(entered, enter, take_back):
             return None
         try:
-            return self.account.send_renewal(self.record, token, patient=view.living is None)
+            return deliver_renewal(self.account, self.record, token, patient=view.living is None)
         except TransportError as error:
             if not error.sent:
                 take_back(everywhere=True)
@@ -96,21 +98,26 @@ class Dispatch:
         if not self._ours(entered, lambda: machine.login(self.entered, view.pace, view.budget), take_back):
             return None
         try:
-            return self.account.send(call, self.record, patient=True)
+            return (*deliver(self.account, call, self.record, patient=True), "")
         except (TransportError, ProviderClosed) as error:
             if not (isinstance(error, TransportError) and error.sent):
                 take_back(everywhere=True)
             raise
 
     def _ours(self, record: Record, enter: Callable[[], bool], take_back: Callable[..., None]) -> bool:
-        """Enter the call for the machine; return whether it may be made. If not it has been taken back."""
+        """Enter the call for the machine; return whether it may be made. If not it has been taken back.
+
+        Raises:
+            ProviderClosed: Nobody waits for it any more.
+        """
         entered = False
         try:
             # A hold that was not there when this was decided: whoever placed it knows more.
             entered = record.ledger.hold_at(self.view.now) is None and enter()
             if entered and self.lease.held():
+                self.account.check_open()
                 return True
-        except StorageError:
+        except (StorageError, ProviderClosed):
             with contextlib.suppress(StorageError):
                 take_back(everywhere=entered)
             raise

@@ -5,45 +5,29 @@ Both return the token if one was granted, else None; what stands in the way of t
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
 from . import events
 from ._account import Account
 from ._dispatch import Dispatch
-from ._grant import ended_already, merged_hosts, oddities, token_from
+from ._grant import ended_already, foreign_hosts, merged_hosts, oddities, token_from
 from ._holds import MOST_RESENDS, Hold
+from ._journal import Journal
 from ._ledger import Ledger
 from ._pace import Pace
 from ._view import View
 from ._wire import Captcha, Faulty, Granted, LockedOut, Penalty, Refused, scrub
 from .errors import StorageError, TransportError
-from .events import Event
 from .models import AccessToken
 from .storage import Lease, Record
 
-__all__ = ["Exchange", "Journal"]
+__all__ = ["Exchange"]
 
+_DAY_IN_HOURS: Final = 24
 _PENALTY_JITTER: Final = 1.0  # seconds at most after a penalty's end, so that machines do not ask in step
 _SLOW_DOWN: Final = "the server asked to slow down"
 _CAPTCHA: Final = "the server asks for a captcha"
-
-
-@dataclass(slots=True)
-class Journal:
-    """What one pass has brought: its events, in order, and the last token that it obtained itself."""
-
-    account: str
-    entries: list[Event] = field(default_factory=list)
-    obtained: AccessToken | None = None
-
-    def add(self, event: Event) -> None:
-        """Append an event; it is emitted when every lock has been given back."""
-        self.entries.append(event)
-
-    def warn(self, reason: str) -> None:
-        """Append a warning."""
-        self.add(events.Warned(account=self.account, reason=reason))
 
 
 @dataclass(slots=True)
@@ -54,6 +38,8 @@ class Exchange:
     journal: Journal
     lease: Lease
     """On the storage's lock."""
+    gone: str = ""
+    """An assigned host that is not the one to ask any more, by the last answer: forgotten, unless that names it again."""
 
     def renew(
         self,
@@ -78,19 +64,20 @@ class Exchange:
             return None
         if answer is None:
             return None
-        verdict, at = answer
+        verdict, at, self.gone = answer
         match verdict:
             case Granted() if living and token.known_expiry and ended_already(verdict, at):
                 self._renewal_failed(token, "the new token's end lies in the past", at, pace)
             case Granted():
                 return self._grant(record, verdict, at, token)
-            case Refused(text):
+            case Refused(text, ends_session=True):
                 self._renewal_refused(token, text, at, pace)
-            case Faulty(reason):
-                self._renewal_failed(token, reason, at, pace)
-            case Penalty(seconds):
+            case Refused(reason) | Faulty(reason):
+                self._renewal_failed(token, self._scrubbed(reason, token.value), at, pace)
+            case Penalty():
                 # A ticket belongs to a body, and a renewal has none: it is repeated plain (P§9.13).
-                exhausted = self._penalised(Penalty(seconds, None), at, view, lambda ledger: ledger)
+                plain = replace(verdict, ticket=None)
+                exhausted = self._penalised(plain, at, view, lambda ledger: ledger)
                 self._renewal_failed(token, _SLOW_DOWN, at, pace, answered=exhausted)
             case Captcha() | LockedOut():
                 self._stop(verdict, at, pace)
@@ -117,7 +104,7 @@ class Exchange:
             return None
         if answer is None:
             return None
-        verdict, at = answer
+        verdict, at, _ = answer
         match verdict:
             case Granted():
                 token = self._grant(record, verdict, at, None)
@@ -126,17 +113,18 @@ class Exchange:
                 ):  # it then counts as failed, which is the cautious side
                     self.account.machine.login_not_failed(dispatch.entered)
                 return token
-            case Refused():
-                self._login_refused(verdict, at, pace)
+            case Refused(text):
+                said = replace(verdict, text=self._scrubbed(text, ticket))
+                self._login_refused(said, at, pace)
             case Penalty():
                 self._penalised(verdict, at, view, Ledger.without_last_login)
                 self.account.machine.login_not_failed(dispatch.entered)
             case Captcha() | LockedOut():
                 self._stop(verdict, at, pace)
             case Faulty(reason, known=True):
-                self._login_lost(reason, at, pace)
+                self._login_lost(self._scrubbed(reason, ticket), at, pace)
             case Faulty(reason):
-                self._hold(Hold("protocol", at + 15 * pace.minute, reason), at)
+                self._not_understood(self._scrubbed(reason, ticket), at, view)
             case _:
                 assert_never(verdict)
         return None
@@ -160,13 +148,16 @@ class Exchange:
             self.journal.warn("a grant came so late that another process had got a newer one; that is used")
             return None
         self.journal.obtained = token
+        self.gone = ""
         event = events.Renewed if renewed else events.LoggedIn
         self.journal.add(
             event(account=self.journal.account, generation=token.generation, expires_at=token.expires_at)
         )
         if stored.hosts != seen.hosts:
             self.journal.add(events.HostsMoved(account=self.journal.account, hosts=dict(token.hosts)))
-        for reason in filter(None, (unsaved, *oddities(token, renewed))):
+        for reason in filter(
+            None, (unsaved, *oddities(token, renewed), *foreign_hosts(granted, self.account.environment))
+        ):
             self.journal.warn(scrub(reason, (*self.account.credentials.secrets(), granted.value)))
         return token
 
@@ -176,7 +167,8 @@ class Exchange:
         """Return a record with a grant in it, and the token; that is None where another process has got a newer one since
         this one looked, by the server's own word.
         """
-        slot, hosts = self.account.slot, merged_hosts(record.hosts, granted, self.account.environment)
+        slot = self.account.slot
+        hosts = merged_hosts(self._reachable(record), granted, self.account.environment)
         token = token_from(
             granted,
             issued_at=at,
@@ -200,7 +192,7 @@ class Exchange:
         """Nobody uses this token again. If it should have lived on, its session was ended by somebody else (P§5.1)."""
         ahead = token.known_expiry and token.expires_at.timestamp() > at
         evicted = False
-        text = scrub(text, (*self.account.credentials.secrets(), token.value))
+        text = self._scrubbed(text, token.value)
 
         def refusing(record: Record) -> Record:
             nonlocal evicted
@@ -213,19 +205,16 @@ class Exchange:
             }
             ledger = record.ledger.with_eviction(at, pace) if evicted else record.ledger
             refused = {**record.refused, own: max(record.refused.get(own, 0), token.generation)}
-            return replace(record, refused=refused, tokens=kept, ledger=ledger)
+            return replace(record, refused=refused, tokens=kept, ledger=ledger, hosts=self._reachable(record))
 
         hold = self.account.update(refusing).ledger.hold_at(at)
         if not evicted:
-            self.journal.add(events.RenewalFailed(account=self.journal.account, reason=text, retry_in=0.0))
+            self.journal.failed(text, 0.0)
             return
         self.journal.add(
             events.Evicted(account=self.journal.account, reason=text, generation=token.generation)
         )
-        if hold is not None:
-            self.journal.add(
-                events.Held(account=self.journal.account, reason=hold.reason, seconds=hold.until - at)
-            )
+        self.journal.held(hold, at)
 
     def _renewal_failed(
         self, token: AccessToken, reason: str, at: float, pace: Pace, *, answered: bool = True
@@ -243,26 +232,19 @@ class Exchange:
             return replace(record, ledger=ledger, offered={**record.offered, own: offered})
 
         ledger = self.account.update(failing).ledger
-        self.journal.add(
-            events.RenewalFailed(
-                account=self.journal.account, reason=reason, retry_in=max(ledger.retry_at - at, 0.0)
-            )
-        )
+        self.journal.failed(reason, ledger.retry_at - at)
 
     def _login_lost(self, reason: str, at: float, pace: Pace) -> None:
         """P§9.37: the lost answer may have opened a session, so once more, and then not for a while."""
-        hold = self.account.change_ledger(lambda ledger: ledger.with_login_lost(at, pace)).ledger.hold_at(at)
+        record = self.account.change_ledger(lambda ledger: ledger.with_login_lost(at, pace, reason))
+        hold = record.ledger.hold_at(at)
         self.journal.warn(f"a login was sent but brought no answer that could be used: {reason}")
         if hold is None:
             self.account.sit_out(self.account.jitter(pace.minute / 60))
-        else:
-            self.journal.add(
-                events.Held(account=self.journal.account, reason=hold.reason, seconds=hold.until - at)
-            )
+        self.journal.held(hold, at)
 
     def _login_refused(self, refused: Refused, at: float, pace: Pace) -> None:
-        text = scrub(refused.text, self.account.credentials.secrets())
-        fingerprint = self.account.fingerprint()
+        text, fingerprint = refused.text, self.account.fingerprint()
         self.account.change_ledger(
             lambda ledger: ledger.with_login_refused(at, pace, fingerprint, text, disguised=refused.disguised)
         )
@@ -276,30 +258,45 @@ class Exchange:
         again = earlier is not None and earlier.kind == "penalty" and at - earlier.until < pace.hour
         resends = earlier.resends + 1 if earlier is not None and again else 0
         exhausted = resends >= MOST_RESENDS
-        seconds = max(penalty.seconds, 15 * pace.minute) if exhausted else penalty.seconds
+        asked = max(penalty.seconds, penalty.retry_after.seconds(at))
+        seconds = max(asked, 15 * pace.minute) if exhausted else asked
         seconds += self.account.jitter(min(_PENALTY_JITTER, seconds / 10))
         ticket = None if exhausted else penalty.ticket
         scope = self.account.ticket_scope() if ticket else ""
         hold = Hold("penalty", at + seconds, _SLOW_DOWN, ticket, resends, scope)
         self.account.change_ledger(lambda ledger: answered(ledger).with_hold(hold))
-        self.journal.add(events.Held(account=self.journal.account, reason=hold.reason, seconds=seconds))
+        self.journal.held(hold, at)
         return exhausted
+
+    def _not_understood(self, reason: str, at: float, view: View) -> None:
+        """P§9.29: neither a token nor a reason that we know. Each try may send somebody a code, or open a session that is
+        thrown away, so the pause doubles up to a day until a login is granted, or a human calls `reset()`.
+        """
+        earlier, pace = view.ledger.hold, view.pace
+        again = earlier.resends + 1 if earlier is not None and earlier.kind == "protocol" else 0
+        seconds = min(15 * pace.minute * 2 ** min(again, 16), _DAY_IN_HOURS * pace.hour)
+        self._hold(Hold("protocol", at + seconds, reason, resends=again), at)
+
+    def _reachable(self, record: Record) -> dict[str, str]:
+        return {key: host for key, host in record.hosts.items() if host != self.gone}
 
     def _stop(self, verdict: Captcha | LockedOut, at: float, pace: Pace) -> None:
         """P§4.2, P§9.16: an hour without any call, because calls may start the hour anew; longer if the server says so.
 
         For every account of this machine: the server locks addresses too, and does not say which it was.
         """
+        until = at + max(pace.hour, verdict.retry_after.seconds(at))
         if isinstance(verdict, Captcha):
-            hold = Hold("captcha", at + pace.hour, _CAPTCHA)
+            hold = Hold("captcha", until, _CAPTCHA)
         else:
-            seconds = max(pace.hour, verdict.seconds(at))
-            hold = Hold("locked", at + seconds, f"the server locked us out with {verdict.status}")
+            hold = Hold("locked", until, f"the server locked us out with {verdict.status}")
         self._hold(hold, at)
         self.account.machine.hold(hold, hold.until - at)
 
     def _hold(self, hold: Hold, at: float) -> None:
         self.account.change_ledger(lambda ledger: ledger.with_hold(hold))
-        self.journal.add(
-            events.Held(account=self.journal.account, reason=hold.reason, seconds=hold.until - at)
-        )
+        self.journal.held(hold, at)
+
+    def _scrubbed(self, text: str, sent: str | None) -> str:
+        """Return what the server said, without the secrets that it was sent."""
+        return scrub(text, (*self.account.credentials.secrets(), *filter(None, (sent,))))

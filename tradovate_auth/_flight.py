@@ -53,8 +53,6 @@ class Flight:
     def __init__(self) -> None:
         self.born = time.monotonic()
         self._outcome: Future[BaseException | None] = Future()
-        # A future that is merely pending would be cancelled for everybody by one waiter's cancellation.
-        self._outcome.set_running_or_notify_cancel()
         self._heirs: dict[None, Flight] = {}
 
     @property
@@ -83,7 +81,7 @@ class Flight:
             TokenTimeout: It has not landed in time. It goes on.
         """
         try:
-            error = self._outcome.result(timeout)
+            error = self._outcome.result(None if timeout is None else min(timeout, threading.TIMEOUT_MAX))
         except FutureTimeoutError:
             raise TokenTimeout(f"There was no token within {timeout:.1f} s.") from None
         _raise_copy(error)

@@ -1,36 +1,17 @@
 """From a granted answer to a token: what is believed of it, and what is odd about it. Pure."""
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 from ._wire import Granted
 from .environments import Environment
 from .models import AccessToken
 
-__all__ = ["clock_offset", "ended_already", "median_offset", "merged_hosts", "oddities", "token_from"]
+__all__ = ["ended_already", "foreign_hosts", "merged_hosts", "oddities", "token_from"]
 
 _DAY: Final = 86_400.0
 _MOST_HOSTS: Final = 64
-
-
-def clock_offset(date: float, sent: float, received: float, believed: float) -> float:
-    """Return the server's clock minus ours, given the `Date` of an answer and when it was asked for and read.
-
-    A `Date` has whole seconds, so it allows a range; what was believed stays if it lies within.
-    """
-    low, high = date - received, date + 1.0 - sent
-    return believed if low <= believed <= high else (low + high) / 2
-
-
-def median_offset(samples: Sequence[float]) -> float:
-    """Return the median of what several answers say, the oldest first; of two in the middle the newer one.
-
-    So a single answer with a wrong clock changes little, and a clock that was set is believed the second time at the latest.
-    """
-    ranked = sorted(range(len(samples)), key=lambda index: samples[index])
-    middle = ranked[(len(ranked) - 1) // 2 : len(ranked) // 2 + 1]
-    return samples[max(middle)]
 
 
 def ended_already(granted: Granted, issued_at: float) -> bool:
@@ -43,6 +24,15 @@ def merged_hosts(known: Mapping[str, str], granted: Granted, environment: Enviro
     assigned = {key: environment.admit(name) for key, name in granted.hosts.items()}
     merged = {**known, **{key: name for key, name in assigned.items() if name is not None}}
     return dict(sorted(merged.items())[:_MOST_HOSTS])
+
+
+def foreign_hosts(granted: Granted, environment: Environment) -> list[str]:
+    """Return what somebody should hear of: hosts that the server assigned and that may not be trusted."""
+    return [
+        f"the server assigned {str(name)[:64]!r} as {str(key)[:64]!r}, which is outside Environment.domains: it is not used"
+        for key, name in granted.hosts.items()
+        if environment.admit(name) is None
+    ]
 
 
 def token_from(

@@ -9,14 +9,14 @@ There are two flows because the clients want two; they differ in how they wait a
 `yield`: a client may close the generator from another task, or never come back.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterable, Generator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterator
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from ._bearer import ONE_SHOT_TTL, READING, RENEW, Bearer
+from ._bearer import ONE_SHOT_TTL, READING, RENEW, Bearer, Seen
 from .errors import TradovateAuthError
 from .models import AccessToken
 
-__all__ = ["HttpxBearer"]
+__all__ = ["HttpxBearer", "Peeked"]
 
 
 class _Url(Protocol):
@@ -39,13 +39,18 @@ class _Request(Protocol):
 
     @property
     def headers(self) -> Any: ...
+    @property
+    def extensions(self) -> Any: ...
     def read(self) -> bytes: ...
     async def aread(self) -> bytes: ...
 
 
 class _Response(Protocol):
     status_code: int
+    stream: Any
 
+    @property
+    def headers(self) -> Any: ...
     @property
     def request(self) -> Any: ...
     @property
@@ -61,10 +66,43 @@ RequestT = TypeVar("RequestT", bound=_Request)
 ResponseT = TypeVar("ResponseT", bound=_Response)
 
 
+class Peeked:
+    """A body that was looked at: it begins with the first piece once more, if there was one."""
+
+    def __init__(self, body: Any, rest: Any, first: bytes | None) -> None:
+        self._body, self._rest = body, rest
+        self._first = () if first is None else (first,)
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._first
+        yield from self._rest
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self._first:
+            yield piece
+        async for piece in self._rest:
+            yield piece
+
+    @property
+    def elapsed(self) -> Any:
+        """What httpx2 asks a body for, once it is closed."""
+        return self._body.elapsed
+
+    def close(self) -> None:
+        """Close the body itself."""
+        self._body.close()
+
+    async def aclose(self) -> None:
+        """Close the body itself, and what reads it: under trio nobody else may."""
+        await self._rest.aclose()
+        await self._body.aclose()
+
+
 class HttpxBearer(Bearer, Generic[RequestT, ResponseT]):
     """Puts the shared access token on the requests of a client, and sends one again after a 401."""
 
     _byte_stream: type
+    _peeked: type[Peeked]
 
     def sync_auth_flow(self, request: RequestT) -> Generator[RequestT, ResponseT, None]:
         """Sign a request of a synchronous client. The client calls this."""
@@ -76,19 +114,20 @@ class HttpxBearer(Bearer, Generic[RequestT, ResponseT]):
             whole = isinstance(request.stream, self._byte_stream)
             if not whole and self._fits(request):
                 whole = self._was_whole(request, request.read())
-            token = self._get() if whole else self._get(min_ttl=ONE_SHOT_TTL)
+            token = self._get(self._patience_of(request), 0.0 if whole else ONE_SHOT_TTL)
             self._stamp(request, token)
         response = yield request
         if response.status_code < 300 and not token.strikes.count:
             return
-        if (retry := self._judge(response, token, whole=whole)) is None:
+        empty = self._unclear(token, _seen(response)) and self._peek(response) is None
+        if (retry := self._judge(response, token, whole=whole, empty=empty)) is None:
             return
         try:
-            fresh = self._get(min_ttl=retry.min_ttl)
+            fresh = self._get(self._patience_of(request), retry.min_ttl)
         except TradovateAuthError:
             return
         if self._sign_again(retry, token, fresh):
-            self._conclude((yield retry.request), fresh)
+            self._conclude_all(fresh, (yield retry.request), len(response.history) + 1)
 
     async def async_auth_flow(self, request: RequestT) -> AsyncGenerator[RequestT, ResponseT]:
         """Sign a request of an asynchronous client, under asyncio or trio. The client calls this."""
@@ -102,19 +141,20 @@ class HttpxBearer(Bearer, Generic[RequestT, ResponseT]):
                 # A file is synchronous also here; httpx itself refuses those that are too long to be read ahead.
                 asynchronous = isinstance(request.stream, AsyncIterable)
                 whole = self._was_whole(request, await request.aread() if asynchronous else request.read())
-            token = await self.provider.aget(min_ttl=0.0 if whole else ONE_SHOT_TTL)
+            token = await self._aget(self._patience_of(request), 0.0 if whole else ONE_SHOT_TTL)
             self._stamp(request, token)
         response = yield request
         if response.status_code < 300 and not token.strikes.count:
             return
-        if (retry := self._judge(response, token, whole=whole)) is None:
+        empty = self._unclear(token, _seen(response)) and await self._apeek(response) is None
+        if (retry := self._judge(response, token, whole=whole, empty=empty)) is None:
             return
         try:
-            fresh = await self.provider.aget(min_ttl=retry.min_ttl)
+            fresh = await self._aget(self._patience_of(request), retry.min_ttl)
         except TradovateAuthError:
             return
         if self._sign_again(retry, token, fresh):
-            self._conclude((yield retry.request), fresh)
+            self._conclude_all(fresh, (yield retry.request), len(response.history) + 1)
 
     def _sign_at_once(self, request: _Request) -> AccessToken | None:
         """Sign a request as nearly all are: bytes for a body, a trusted origin, a fresh token. None: do it the long way."""
@@ -170,36 +210,57 @@ class HttpxBearer(Bearer, Generic[RequestT, ResponseT]):
         request.headers["Content-Length"] = str(len(body))
         return len(body) <= announced
 
-    def _judge(self, response: ResponseT, token: AccessToken, *, whole: bool) -> "_Retry | None":
-        """Report an answer; return which request to send again, if any, and what to ask of the next token."""
-        request = response.request
-        ours = self._target(request.url) is not None
-        carried = request.headers.get("Authorization") == token.authorization
-        status = response.status_code
-        if carried and status != 401 and (status >= 400 or token.strikes.count):
-            self.provider.report(token, status)
-        if (moved := self._moved_hop(response, token)) is not None:
-            return _Retry(moved, RENEW)
-        if not ours or status != 401:
-            return None
-        if carried:
-            again = self._rejected(token, request.method, request.url.path) and whole
-        else:
-            # The library took our header away on a redirect between two of our hosts.
-            again = request.method in READING
-        return _Retry(request) if again else None
+    def _patience_of(self, request: _Request) -> float:
+        """Return how long a call may wait for a token: no longer than all that it may wait for otherwise."""
+        limits = request.extensions.get("timeout", {})
+        parts = [limits.get(name) for name in ("connect", "read", "write", "pool")]
+        return self._patience if None in parts else min(self._patience, sum(parts))
 
-    def _moved_hop(self, response: ResponseT, token: AccessToken) -> Any:
+    def _peek(self, response: ResponseT) -> bytes | None:
+        """Return the first piece of a body that the caller may want to read by himself, or None if it has none."""
+        rest = iter(response.stream)
+        first = next((piece for piece in rest if piece), None)
+        response.stream = self._peeked(response.stream, rest, first)
+        return first
+
+    async def _apeek(self, response: ResponseT) -> bytes | None:
+        """Do the same for an asynchronous client."""
+        rest = aiter(response.stream)
+        first = None
+        async for piece in rest:
+            if piece:
+                first = piece
+                break
+        response.stream = self._peeked(response.stream, rest, first)
+        return first
+
+    def _judge(self, response: ResponseT, token: AccessToken, *, whole: bool, empty: bool) -> "_Retry | None":
+        """Report an answer; return which request to send again, if any, and what to ask of the next token."""
+        seen = _seen(response)
+        ours = self._target(response.request.url) is not None
+        carried = seen.carried == token.authorization
+        if carried and seen.status != 401 and (seen.status >= 400 or token.strikes.count):
+            self.provider.report(token, seen.status)
+        if (moved := self._moved_hop(response, token, empty=empty)) is not None:
+            return _Retry(moved, RENEW)
+        if not ours or seen.status != 401:
+            return None
+        # Without our header: the library took it away on a redirect between two of our hosts.
+        again = self._rejected(token, seen) and whole if carried else seen.method in READING
+        return _Retry(response.request) if again else None
+
+    def _conclude_all(self, token: AccessToken, response: ResponseT, known: int) -> None:
+        """Draw the conclusions from the answer to a request that was sent again, and from redirects on the way to it."""
+        for answer in (*response.history[known:], response):
+            self._conclude(token, _seen(answer))
+
+    def _moved_hop(self, response: ResponseT, token: AccessToken, *, empty: bool) -> Any:
         """Return the request of a hop that came to a host which is ours no more, or None."""
         for answer in (*response.history, response):
-            request = answer.request
-            origin = request.url.scheme, request.url.netloc.decode("ascii")
-            if (
-                request.method in READING
-                and request.headers.get("Authorization") == token.authorization
-                and self._moved(token, origin, answer.status_code, answer.headers)
-            ):
-                return request
+            seen = _seen(answer)
+            last = answer is response
+            if seen.carried == token.authorization and self._moved(token, seen, empty=empty and last):
+                return answer.request
         return None
 
     def _sign_again(self, retry: "_Retry", token: AccessToken, fresh: AccessToken) -> bool:
@@ -211,11 +272,9 @@ class HttpxBearer(Bearer, Generic[RequestT, ResponseT]):
         self._stamp(request, fresh)
         return not retry.min_ttl or request.url != url
 
-    def _conclude(self, response: ResponseT, token: AccessToken) -> None:
-        request = response.request
-        if request.headers.get("Authorization") != token.authorization:
-            return
-        if response.status_code == 401:
-            self._rejected(token, request.method, request.url.path)
-        else:
-            self.provider.report(token, response.status_code)
+
+def _seen(response: _Response) -> Seen:
+    request, url = response.request, response.request.url
+    carried = request.headers.get("Authorization")
+    netloc = url.netloc.decode("ascii")
+    return Seen(request.method, url.scheme, netloc, url.path, carried, response.status_code, response.headers)

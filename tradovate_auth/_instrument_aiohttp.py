@@ -15,8 +15,9 @@ from aiohttp import hdrs
 from aiohttp.client_proto import ResponseHandler
 
 from ._bearer import Bearer
-from ._overlay import Overlay, overlay_for, trusts
+from ._overlay import Overlay, answer_headers, checks_names, overlay_for, trusts
 from ._own_logins import AuthCall, auth_call, named_user
+from .errors import ProviderClosed
 
 __all__ = ["points"]
 
@@ -65,29 +66,69 @@ class _Middleware:
         if overlay is None:
             return await handler(request)
         kind = auth_call(request.method, url.raw_path)
-        if not overlay.touches("aiohttp", kind, url.scheme, url.raw_authority) or not overlay.admits(
-            "aiohttp", checked=_checks(request)
-        ):
-            return await handler(request)
-        if kind is not None:
-            return await self._auth_call(overlay, kind, request, handler)
+        if not overlay.touches("aiohttp", kind, url.scheme, url.raw_authority):
+            return await self._elsewhere(overlay, kind, request, handler)
+        admitted = overlay.admits("aiohttp", checked=_checks(request))
         signed_already = any(trusts(each, url.scheme, url.raw_authority) for each in self._others)
-        if signed_already or overlay.is_stranger(request.headers.get(_HEADER)):
+        if kind is not None:
+            return await self._auth_call(
+                overlay, kind, request, handler, admitted=admitted, bare=not (admitted or signed_already)
+            )
+        if signed_already:
             return await handler(request)
-        signed: aiohttp.ClientResponse = await overlay.auth("aiohttp")(request, handler)
+        whose = await overlay.awhose(request.headers.get(_HEADER), admitted=admitted)
+        if admitted and whose != "stranger":
+            return await self._signed(overlay, request, handler)
+        if not admitted and whose == "ours":
+            del request.headers[_HEADER]
+        return await handler(request)
+
+    @staticmethod
+    async def _signed(
+        overlay: Overlay, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        try:
+            signed: aiohttp.ClientResponse = await overlay.auth("aiohttp")(request, handler)
+        except ProviderClosed:
+            if overlay.ended:  # since this request began; it has not been sent
+                return await handler(request)
+            raise
         return signed
 
     @staticmethod
     async def _auth_call(
-        overlay: Overlay, kind: AuthCall, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+        overlay: Overlay,
+        kind: AuthCall,
+        request: aiohttp.ClientRequest,
+        handler: aiohttp.ClientHandlerType,
+        *,
+        admitted: bool,
+        bare: bool,
     ) -> aiohttp.ClientResponse:
-        user = named_user(await request.body.as_bytes()) if kind == "login" and request.body else None
-        outcome = await overlay.asettle(kind, user, request.headers.get(_HEADER))
+        header = request.headers.get(_HEADER)
+        outcome = await overlay.asettle(kind, await _user(kind, request), header, admitted=admitted)
         if outcome.answer is not None:
             return await _answered(request, outcome.answer)
+        if bare and await overlay.awhose(header, admitted=False) == "ours":
+            del request.headers[_HEADER]
         response = await handler(request)
         if outcome.stranger:
-            overlay.remember_stranger(await response.read())
+            await overlay.aremember_stranger(await response.read())
+        return response
+
+    @staticmethod
+    async def _elsewhere(
+        overlay: Overlay,
+        kind: AuthCall | None,
+        request: aiohttp.ClientRequest,
+        handler: aiohttp.ClientHandlerType,
+    ) -> aiohttp.ClientResponse:
+        if kind is None:
+            return await handler(request)
+        strange = overlay.strange_elsewhere(kind, await _user(kind, request), request.url.raw_authority)
+        response = await handler(request)
+        if strange:
+            await overlay.aremember_stranger(await response.read())
         return response
 
 
@@ -107,8 +148,12 @@ def _checks(request: aiohttp.ClientRequest) -> bool:
     if wanted is True:
         wanted = getattr(request.session.connector, "_ssl", True)
     if isinstance(wanted, ssl.SSLContext):
-        return wanted.verify_mode != ssl.CERT_NONE
+        return checks_names(wanted)
     return wanted is not False
+
+
+async def _user(kind: AuthCall, request: aiohttp.ClientRequest) -> str | None:
+    return named_user(await request.body.as_bytes()) if kind == "login" and request.body else None
 
 
 async def _answered(request: aiohttp.ClientRequest, body: bytes) -> aiohttp.ClientResponse:
@@ -120,7 +165,8 @@ async def _answered(request: aiohttp.ClientRequest, body: bytes) -> aiohttp.Clie
         if hdrs.EXPECT not in request.headers:
             await request.close()  # as far as it knows, its body has been sent
         protocol: Any = connection.protocol
-        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        fields = "".join(f"{name}: {value}\r\n" for name, value in answer_headers(body).items())
+        head = f"HTTP/1.1 200 OK\r\n{fields}\r\n"
         # "Continue" is for a client that waits with its body until it is told to; others do not notice.
         protocol.data_received(b"HTTP/1.1 100 Continue\r\n\r\n" + head.encode() + body)
         await response.start(connection)

@@ -13,6 +13,7 @@ import os
 import sys
 from _thread import RLock  # as threading has it, which would cost each child two milliseconds
 from importlib import import_module
+from importlib.machinery import SourceFileLoader
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
-__all__ = ["LIBRARIES", "VARIABLE", "disarm", "enter", "options"]
+__all__ = ["LIBRARIES", "VARIABLE", "disarm", "enter", "options", "say"]
 
 LIBRARIES = ("requests", "httpx", "httpx2", "aiohttp")
 VARIABLE = "TRADOVATE_INSTRUMENTATION"
@@ -98,20 +99,48 @@ def options() -> dict[str, Any]:
     return found
 
 
+def say(message: str) -> None:
+    """Write one line to stderr, if there is one that can be written to. Blocks as long as that does.
+
+    What cannot be shown on a line, such as a terminal's control characters, is left out.
+    """
+    shown = "".join(filter(str.isprintable, " ".join(line.strip() for line in message.splitlines())))
+    try:  # noqa: SIM105  # contextlib may be a module of the program's
+        sys.stderr.write(f"tradovate_auth: {shown}\n")
+    except Exception:  # noqa: BLE001, S110  # None under pythonw, or closed, or the program's own
+        pass
+
+
 def _instrument() -> None:
+    with _shelter():
+        _instrument_sheltered()
+
+
+def _shelter() -> Any:
+    """Return the shelter, which like this module is loaded before the package."""
+    name = "tradovate_auth._instrument_shelter"
+    if name not in sys.modules:
+        folder = os.path.dirname(__file__)  # noqa: PTH120  # pathlib may be a module of the program's
+        loader = SourceFileLoader(name, folder + "/_instrument_shelter.py")
+        module = sys.modules[name] = type(sys)(name)
+        module.__file__ = loader.path
+        loader.exec_module(module)
+    return sys.modules[name].SHELTER
+
+
+def _instrument_sheltered() -> None:
     try:
         from tradovate_auth import TradovateAuthError
+        from tradovate_auth._instrument_notices import tell
         from tradovate_auth.instrumentation import instrument
     except Exception as error:  # noqa: BLE001  # whatever it is, it must not stop the program
         return _complain(error, shown=isinstance(error, ImportError))
     try:
-        instrument(**options())
+        instrument(**options(), on_event=tell)
     except Exception as error:  # noqa: BLE001  # as above
         _complain(error, shown=isinstance(error, TradovateAuthError))
 
 
 def _complain(error: Exception, *, shown: bool) -> None:
     """Say in one line why there is no session here. A text that is not known to be free of secrets is not shown."""
-    reason = " ".join(str(error).split()) if shown else type(error).__name__
-    if sys.stderr is not None:  # under pythonw there is none
-        sys.stderr.write(f"tradovate_auth: process {os.getpid()} does not share the session: {reason}\n")
+    say(f"process {os.getpid()} does not share the session: {error if shown else type(error).__name__}")

@@ -1,166 +1,227 @@
-"""Where instrumentation meets httpx and httpx2: `Client.send` and `AsyncClient.send`.
+"""Where instrumentation meets httpx and httpx2: `_send_single_request`, through which each request of a client goes last.
 
-The client's own auth is wrapped into one that follows the redirects itself, by the requests that the client has prepared for
-them, and lets the shared flow sign each hop to a trusted origin. So a hop to us gets the token, from wherever it comes, and
-the client's own auth sees what it would have seen. An auth flow cannot answer a request, so logins are answered before.
-See docs/decisions/0013.
+There it is final: auth flows, the redirects that the client follows and its event hooks have done their work. So it does not
+matter where a header comes from, and a login is answered whoever makes it, also an auth flow on its way to something else.
+What comes back goes up through hooks and flow like any answer; a 401 that another token cures is seen by none of them.
+
+`send` is wrapped as well, to know of a client with a `TradovateAuth` of its own. See docs/decisions/0013.
 """
 
 import datetime as dt
-import ssl
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Generator
-from contextlib import aclosing, closing
+from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
+from contextlib import aclosing, closing, suppress
+from contextvars import ContextVar, Token
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+from ._httpx_checks import Checks
 from ._httpx_flow import HttpxBearer
-from ._overlay import Overlay, overlay_for, trusts
+from ._overlay import Outcome, Overlay, answer_headers, overlay_for, trusts
 from ._own_logins import AuthCall, auth_call, named_user
+from .errors import ProviderClosed
 
 __all__ = ["points"]
 
 _HEADER: Final = "Authorization"
 
+_signing: Final[ContextVar[HttpxBearer[Any, Any] | None]] = ContextVar("tradovate_auth_signing", default=None)
+"""The `TradovateAuth` that signs the requests of the call that is under way, if one does."""
+
 
 def points(library: ModuleType) -> list[tuple[type, str, Any]]:
     """Return what is wrapped in httpx or httpx2: class, attribute, wrapper."""
     hooks = _Hooks(library)
-    return [(library.Client, "send", hooks.send), (library.AsyncClient, "send", hooks.asend)]
+    return [
+        (library.Client, "send", hooks.send),
+        (library.AsyncClient, "send", hooks.asend),
+        (library.Client, "_send_single_request", hooks.deliver),
+        (library.AsyncClient, "_send_single_request", hooks.adeliver),
+    ]
+
+
+class _Case(NamedTuple):
+    """A request that is our business."""
+
+    overlay: Overlay
+    kind: AuthCall | None
+    here: bool
+    """Whether it goes to a trusted origin; otherwise it is a login at a kindred one."""
+    admitted: bool
+    """Whether the client may have our token."""
+    bare: bool
+    """Whether our token is taken off a request that is not signed: not where the client has a `TradovateAuth` of its own."""
 
 
 class _Hooks:
-    """The wrappers of the two `send`, for one of the libraries."""
+    """The wrappers for one of the libraries."""
 
     def __init__(self, library: ModuleType) -> None:
         self._library = library
         self._name = library.__name__
         self._default = type(library.USE_CLIENT_DEFAULT)
-        # The clients take nothing for an auth that has not their own base.
-        self._chain: Any = type("_LibraryChain", (_Chain, library.Auth), {})
-        self._function: Any = type("_LibraryFunction", (_Function, library.Auth), {})
+        self._checks = Checks(library)
 
     def send(self, wrapped: Any, client: Any, args: Any, kwargs: Any) -> Any:
         """Stand in for `Client.send`."""
-        request = args[0] if args else kwargs.get("request")
-        overlay = self._overlay(client, request)
-        if overlay is None:
+        with _SignedBy(self._own_auth(client, kwargs)):
             return wrapped(*args, **kwargs)
-        kind = self._own_call(overlay, client, request)
-        if kind is None:
-            return wrapped(*args, **self._chained(overlay, client, request, kwargs))
-        started = time.perf_counter()
-        user = named_user(request.read()) if kind == "login" else None
-        outcome = overlay.settle(kind, user, request.headers.get(_HEADER))
-        if outcome.answer is None:
-            response = wrapped(*args, **kwargs)
-            if outcome.stranger:
-                overlay.remember_stranger(response.read())
-            return response
-        for hook in client.event_hooks["request"]:
-            hook(request)
-        response = self._answered(request, outcome.answer, started)
-        for hook in client.event_hooks["response"]:
-            hook(response)
-        if not kwargs.get("stream"):
-            response.read()
-        return response
 
     async def asend(self, wrapped: Any, client: Any, args: Any, kwargs: Any) -> Any:
         """Stand in for `AsyncClient.send`."""
-        request = args[0] if args else kwargs.get("request")
-        overlay = self._overlay(client, request)
-        if overlay is None:
+        with _SignedBy(self._own_auth(client, kwargs)):
             return await wrapped(*args, **kwargs)
-        kind = self._own_call(overlay, client, request)
-        if kind is None:
-            return await wrapped(*args, **self._chained(overlay, client, request, kwargs))
-        started = time.perf_counter()
-        user = named_user(await _aread(request)) if kind == "login" else None
-        outcome = await overlay.asettle(kind, user, request.headers.get(_HEADER))
-        if outcome.answer is None:
-            response = await wrapped(*args, **kwargs)
-            if outcome.stranger:
-                overlay.remember_stranger(await response.aread())
-            return response
-        for hook in client.event_hooks["request"]:
-            await hook(request)
-        response = self._answered(request, outcome.answer, started)
-        for hook in client.event_hooks["response"]:
-            await hook(response)
-        if not kwargs.get("stream"):
-            await response.aread()
-        return response
 
-    def _overlay(self, client: Any, request: Any) -> Overlay | None:
-        usable = isinstance(request, self._library.Request) and not client.is_closed
-        return overlay_for(self._name, client) if usable else None
-
-    def _own_call(self, overlay: Overlay, client: Any, request: Any) -> AuthCall | None:
-        """Return which auth call to our own environment a request is, if it is one that we may look after."""
-        kind = auth_call(request.method, request.url.path)
-        if kind is None or not self.touches(overlay, kind, request):
-            return None
-        return kind if overlay.admits(self._name, checked=_checks(client, request.url)) else None
-
-    def touches(self, overlay: Overlay, kind: AuthCall | None, request: Any) -> bool:
-        """Return whether a request goes to a trusted origin."""
-        return overlay.touches(self._name, kind, *_origin(request))
-
-    def _chained(self, overlay: Overlay, client: Any, request: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Return the arguments of `send`, with our auth around the one that the client would use."""
+    def _own_auth(self, client: Any, kwargs: dict[str, Any]) -> HttpxBearer[Any, Any] | None:
         auth = kwargs.get("auth", self._library.USE_CLIENT_DEFAULT)
         if isinstance(auth, self._default):
             auth = client.auth
-        follow = kwargs.get("follow_redirects", self._library.USE_CLIENT_DEFAULT)
-        if isinstance(follow, self._default):
-            follow = client.follow_redirects
-        if isinstance(auth, HttpxBearer) and trusts(auth, *_origin(request)):
-            return kwargs
-        if isinstance(auth, _Chain) or not (follow or self.touches(overlay, None, request)):
-            return kwargs
-        if (inner := self._as_auth(auth, request.url)) is None:
-            return kwargs
-        return {
-            **kwargs,
-            "auth": self._chain(self, overlay, client, inner, follow=follow),
-            "follow_redirects": False,
-        }
+        return auth if isinstance(auth, HttpxBearer) else None
 
-    def _as_auth(self, auth: Any, url: Any) -> Any:
-        """Return what the client makes of an `auth=`; None if it refuses it, and is to say so itself."""
-        library = self._library
-        if auth is None:
-            named = bool(url.username or url.password)
-            return library.BasicAuth(url.username, url.password) if named else library.Auth()
-        if isinstance(auth, tuple):
-            return library.BasicAuth(auth[0], auth[1])
-        if isinstance(auth, library.Auth):
-            return auth
-        return self._function(auth) if callable(auth) else None
+    def deliver(self, wrapped: Any, client: Any, args: Any, kwargs: Any) -> Any:
+        """Stand in for `Client._send_single_request`."""
+        request = args[0] if args else kwargs["request"]
+        case = self._case(client, request)
+        if case is None:
+            return wrapped(*args, **kwargs)
+        if case.kind is not None:
+            return self._auth_call(case, case.kind, wrapped, request)
+        whose = case.overlay.whose(request.headers.get(_HEADER), admitted=case.admitted)
+        if case.admitted and whose != "stranger":
+            return self._signed(case.overlay, wrapped, request)
+        if whose == "ours" and not case.admitted:
+            del request.headers[_HEADER]
+        return wrapped(request)
 
-    def signer(self, overlay: Overlay, client: Any, request: Any) -> Any:
-        """Return the auth for one hop: the shared one, or one that does nothing."""
+    async def adeliver(self, wrapped: Any, client: Any, args: Any, kwargs: Any) -> Any:
+        """Stand in for `AsyncClient._send_single_request`."""
+        request = args[0] if args else kwargs["request"]
+        case = self._case(client, request)
+        if case is None:
+            return await wrapped(*args, **kwargs)
+        if case.kind is not None:
+            return await self._aauth_call(case, case.kind, wrapped, request)
+        whose = await case.overlay.awhose(request.headers.get(_HEADER), admitted=case.admitted)
+        if case.admitted and whose != "stranger":
+            return await self._asigned(case.overlay, wrapped, request)
+        if whose == "ours" and not case.admitted:
+            del request.headers[_HEADER]
+        return await wrapped(request)
+
+    def _case(self, client: Any, request: Any) -> _Case | None:
+        """Return what is to be known of a request; None if it is not our business."""
+        overlay = overlay_for(self._name, client)
+        if overlay is None:
+            return None
         kind = auth_call(request.method, request.url.path)
-        if (
-            self.touches(overlay, kind, request)
-            and kind is None
-            and overlay.admits(self._name, checked=_checks(client, request.url))
-            and not overlay.is_stranger(request.headers.get(_HEADER))
-        ):
-            return overlay.auth(self._name)
-        return self._library.Auth()
+        scheme, netloc = _origin(request)
+        if not overlay.touches(self._name, kind, scheme, netloc):
+            kindred = overlay.strange_elsewhere(kind, None, netloc)
+            return _Case(overlay, kind, here=False, admitted=False, bare=False) if kindred else None
+        auth = _signing.get()
+        own = auth is not None and trusts(auth, scheme, netloc)
+        if kind is None and own:
+            return None
+        admitted = overlay.admits(self._name, checked=self._checks.of(client, request.url))
+        return _Case(overlay, kind, here=True, admitted=admitted, bare=not (admitted or own))
 
-    def onward(self, request: Any, response: Any) -> Any:
-        """Return the request that a redirect leads to, or None if the answer is none."""
-        if response.next_request is None and response.has_redirect_location:
-            raise self._library.RemoteProtocolError("Invalid URL in location header", request=request)
-        return response.next_request
+    def _auth_call(self, case: _Case, kind: AuthCall, wrapped: Any, request: Any) -> Any:
+        started = time.perf_counter()
+        user = named_user(_body(request)) if kind == "login" else None
+        header = request.headers.get(_HEADER)
+        if case.here:
+            outcome = case.overlay.settle(kind, user, header, admitted=case.admitted)
+        else:
+            outcome = _elsewhere(case.overlay, kind, user, request)
+        if outcome.answer is not None:
+            return self._answered(request, outcome.answer, started)
+        if case.bare and case.overlay.whose(header, admitted=False) == "ours":
+            del request.headers[_HEADER]
+        response = wrapped(request)
+        if outcome.stranger:
+            try:
+                case.overlay.remember_stranger(response.read())
+            except BaseException:
+                response.close()
+                raise
+        return response
+
+    async def _aauth_call(self, case: _Case, kind: AuthCall, wrapped: Any, request: Any) -> Any:
+        started = time.perf_counter()
+        user = named_user(await _abody(request)) if kind == "login" else None
+        header = request.headers.get(_HEADER)
+        if case.here:
+            outcome = await case.overlay.asettle(kind, user, header, admitted=case.admitted)
+        else:
+            outcome = _elsewhere(case.overlay, kind, user, request)
+        if outcome.answer is not None:
+            return self._answered(request, outcome.answer, started)
+        if case.bare and await case.overlay.awhose(header, admitted=False) == "ours":
+            del request.headers[_HEADER]
+        response = await wrapped(request)
+        if outcome.stranger:
+            try:
+                await case.overlay.aremember_stranger(await response.aread())
+            except BaseException:
+                await response.aclose()
+                raise
+        return response
+
+    def _signed(self, overlay: Overlay, wrapped: Any, request: Any) -> Any:
+        auth = overlay.auth(self._name)
+        with _SignedBy(auth), closing(auth.sync_auth_flow(request)) as flow:
+            try:
+                outgoing = next(flow)
+            except ProviderClosed:
+                if overlay.ended:  # since this call began
+                    return wrapped(request)
+                raise
+            while True:
+                header = outgoing.headers.get(_HEADER)
+                response = wrapped(outgoing)
+                try:
+                    self._notice(overlay, outgoing, header)
+                    outgoing = _send(flow, response)
+                    if outgoing is None:
+                        return response
+                    response.read()
+                except BaseException:
+                    response.close()
+                    raise
+
+    async def _asigned(self, overlay: Overlay, wrapped: Any, request: Any) -> Any:
+        auth = overlay.auth(self._name)
+        with _SignedBy(auth):
+            async with aclosing(auth.async_auth_flow(request)) as flow:
+                try:
+                    outgoing = await anext(flow)
+                except ProviderClosed:
+                    if overlay.ended:
+                        return await wrapped(request)
+                    raise
+                while True:
+                    header = outgoing.headers.get(_HEADER)
+                    response = await wrapped(outgoing)
+                    try:
+                        self._notice(overlay, outgoing, header)
+                        outgoing = await _asend(flow, response)
+                        if outgoing is None:
+                            return response
+                        await response.aread()
+                    except BaseException:
+                        await response.aclose()
+                        raise
+
+    def _notice(self, overlay: Overlay, request: Any, header: str | None) -> None:
+        if request.headers.get(_HEADER) != header:
+            overlay.warn(
+                f"a transport of a client of {self._name} puts an Authorization of its own over ours"
+            )
 
     def _answered(self, request: Any, body: bytes, started: float) -> Any:
         response = self._library.Response(
             200,
-            headers={"Content-Type": "application/json", "Content-Length": str(len(body))},
+            headers=answer_headers(body),
             stream=self._library.ByteStream(body),
             request=request,
             extensions={"http_version": b"HTTP/1.1", "reason_phrase": b"OK"},
@@ -169,58 +230,23 @@ class _Hooks:
         return response
 
 
-class _Chain:
-    """The auth of one call: around the client's own, hop for hop."""
+class _SignedBy:
+    """For as long as it lasts, the requests of the call that is under way are signed by a `TradovateAuth`, or by none."""
 
-    def __init__(self, hooks: _Hooks, overlay: Overlay, client: Any, inner: Any, *, follow: bool) -> None:
-        self._hooks = hooks
-        self._overlay = overlay
-        self._client = client
-        self._inner = inner
-        self._follow = follow
+    def __init__(self, auth: HttpxBearer[Any, Any] | None) -> None:
+        self._auth = auth
 
-    def sync_auth_flow(self, request: Any) -> Generator[Any, Any, None]:
-        """Drive the client's own auth; the client calls this."""
-        with closing(self._inner.sync_auth_flow(request)) as inner:
-            request = next(inner)
-            while True:
-                signer = self._hooks.signer(self._overlay, self._client, request)
-                with closing(signer.sync_auth_flow(request)) as hop:
-                    outgoing = next(hop)
-                    while outgoing is not None:
-                        response = yield outgoing
-                        outgoing = _send(hop, response)
-                onward = self._hooks.onward(request, response) if self._follow else None
-                request = onward if onward is not None else _send(inner, response)
-                if request is None:
-                    return
+    def __enter__(self) -> None:
+        self._before: Token[HttpxBearer[Any, Any] | None] = _signing.set(self._auth)
 
-    async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
-        """Drive the client's own auth; the client calls this."""
-        async with aclosing(self._inner.async_auth_flow(request)) as inner:
-            request = await anext(inner)
-            while True:
-                signer = self._hooks.signer(self._overlay, self._client, request)
-                async with aclosing(signer.async_auth_flow(request)) as hop:
-                    outgoing = await anext(hop)
-                    while outgoing is not None:
-                        response = yield outgoing
-                        outgoing = await _asend(hop, response)
-                onward = self._hooks.onward(request, response) if self._follow else None
-                request = onward if onward is not None else await _asend(inner, response)
-                if request is None:
-                    return
+    def __exit__(self, *_: object) -> None:
+        # A coroutine that nobody awaits to its end may be closed in another context, where nothing was set.
+        with suppress(ValueError):
+            _signing.reset(self._before)
 
 
-class _Function:
-    """A client's `auth=` that is a plain function."""
-
-    def __init__(self, function: Any) -> None:
-        self._function = function
-
-    def auth_flow(self, request: Any) -> Generator[Any, Any, None]:
-        """See `httpx.Auth.auth_flow`."""
-        yield self._function(request)
+def _elsewhere(overlay: Overlay, kind: AuthCall, user: str | None, request: Any) -> Outcome:
+    return Outcome(None, stranger=overlay.strange_elsewhere(kind, user, _origin(request)[1]))
 
 
 def _send(flow: Generator[Any, Any, None], response: Any) -> Any:
@@ -241,13 +267,10 @@ def _origin(request: Any) -> tuple[str, str]:
     return request.url.scheme, request.url.netloc.decode("ascii")
 
 
-async def _aread(request: Any) -> bytes:
-    asynchronous = isinstance(request.stream, AsyncIterable)
-    return await request.aread() if asynchronous else request.read()  # type: ignore[no-any-return]  # httpx's
+def _body(request: Any) -> bytes:
+    """Return what is in a body; nothing of one that the client will refuse."""
+    return request.read() if isinstance(request.stream, Iterable) else b""
 
 
-def _checks(client: Any, url: Any) -> bool:
-    """Return whether a client checks certificates, as far as its transport lets us know."""
-    find = getattr(client, "_transport_for_url", None)
-    pool = getattr(find(url), "_pool", None) if find is not None else None
-    return getattr(getattr(pool, "_ssl_context", None), "verify_mode", None) != ssl.CERT_NONE
+async def _abody(request: Any) -> bytes:
+    return await request.aread() if isinstance(request.stream, AsyncIterable) else _body(request)

@@ -4,9 +4,17 @@ The adapter that a session has chosen is handed out in a wrapping that signs wha
 made the session and when, what was mounted on it since, and where a request got its headers: prepared by hand, by an
 `auth=` of its own, out of a netrc. What is signed is a copy: the client's request stays as it was, and a redirect, which
 requests makes from that one, never starts with our token. See docs/decisions/0013.
+
+An adapter may switch the checks of certificates off where no argument shows it. So there is a second point,
+`HTTPAdapter.add_headers`, where requests has just settled on a pool of connections and has not sent anything yet.
 """
 
+import contextvars
 import io
+import re
+import ssl
+from collections.abc import Generator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
@@ -17,8 +25,9 @@ from requests.adapters import HTTPAdapter
 from urllib3 import HTTPResponse
 
 from ._bearer import Bearer
-from ._overlay import Overlay, overlay_for
+from ._overlay import Overlay, answer_headers, overlay_for
 from ._own_logins import AuthCall, auth_call, named_user
+from .errors import ProviderClosed
 
 __all__ = ["points"]
 
@@ -31,11 +40,16 @@ _ARGUMENTS: Final = (
     "proxies",
 )  # of an adapter's `send`, in their order
 _NOWHERE: Final = SplitResult("", "", "", "", "")
+_GAVE_UP: Final = re.compile(r"too many (\d{3}) error responses")
+_signing: "contextvars.ContextVar[Overlay | None]" = contextvars.ContextVar("_signing", default=None)
 
 
 def points(library: ModuleType) -> list[tuple[type, str, Any]]:
     """Return what is wrapped: class, attribute, wrapper."""
-    return [(library.Session, "get_adapter", _get_adapter)]
+    return [
+        (library.Session, "get_adapter", _get_adapter),
+        (library.adapters.HTTPAdapter, "add_headers", _add_headers),
+    ]
 
 
 def _get_adapter(wrapped: Any, session: requests.Session, args: Any, kwargs: Any) -> Any:
@@ -63,16 +77,19 @@ class _Signing(wrapt.ObjectProxy[Any]):
         kwargs.update(zip(_ARGUMENTS, args, strict=False))
         parts = _split(request.url)
         kind = auth_call(str(request.method), parts.path)
-        if not (
-            overlay.touches("requests", kind, parts.scheme, parts.netloc)
-            and overlay.admits("requests", checked=bool(kwargs.get("verify", True)))
-        ):
-            return self._plain(request, kwargs)
+        if not overlay.touches("requests", kind, parts.scheme, parts.netloc):
+            return self._elsewhere(overlay, kind, request, kwargs)
+        admitted = overlay.admits("requests", checked=bool(kwargs.get("verify", True)))
         if kind is not None:
-            return self._auth_call(overlay, kind, request, kwargs)
-        if _is_signed(request) or overlay.is_stranger(request.headers.get(_HEADER)):
+            return self._auth_call(overlay, kind, request, kwargs, admitted=admitted)
+        if _is_signed(request):
             return self._plain(request, kwargs)
-        return self._signed(overlay, request, kwargs)
+        if not admitted:
+            return self._plain(_bared(overlay, request), kwargs)
+        if overlay.whose(request.headers.get(_HEADER)) == "stranger":
+            return self._plain(request, kwargs)
+        with _watched(overlay):
+            return self._signed(overlay, request, kwargs)
 
     def _plain(self, request: requests.PreparedRequest, kwargs: dict[str, Any]) -> requests.Response:
         return self.__wrapped__.send(request, **kwargs)  # type: ignore[no-any-return]  # an adapter's
@@ -82,23 +99,115 @@ class _Signing(wrapt.ObjectProxy[Any]):
     ) -> requests.Response:
         ours = request.copy()
         ours.hooks = {"response": []}
-        response = self._plain(overlay.auth("requests")(ours), kwargs)
-        for hook in ours.hooks["response"]:
-            response = hook(response, **kwargs)
+        try:
+            ours = overlay.auth("requests")(ours)
+        except ProviderClosed:
+            if overlay.ended:  # since this request began
+                return self._plain(request, kwargs)
+            raise
+        try:
+            response = self._plain(ours, kwargs)
+            if not hasattr(response, "connection"):  # from an adapter of somebody's own
+                response.connection = self.__wrapped__
+            for hook in ours.hooks["response"]:
+                response = hook(response, **kwargs)
+        except requests.exceptions.RetryError as error:
+            _tell_of(overlay, ours, error)
+            raise
         response.request.hooks = request.hooks
         return response
 
     def _auth_call(
-        self, overlay: Overlay, kind: AuthCall, request: requests.PreparedRequest, kwargs: dict[str, Any]
+        self,
+        overlay: Overlay,
+        kind: AuthCall,
+        request: requests.PreparedRequest,
+        kwargs: dict[str, Any],
+        *,
+        admitted: bool,
     ) -> requests.Response:
-        user = named_user(_bytes(request.body)) if kind == "login" else None
-        outcome = overlay.settle(kind, user, request.headers.get(_HEADER))
+        outcome = overlay.settle(kind, _user(kind, request), request.headers.get(_HEADER), admitted=admitted)
         if outcome.answer is not None:
             return _answered(request, outcome.answer)
+        if not admitted and not _is_signed(request):
+            request = _bared(overlay, request)
         response = self._plain(request, kwargs)
         if outcome.stranger:
             overlay.remember_stranger(response.content)
         return response
+
+    def _elsewhere(
+        self,
+        overlay: Overlay,
+        kind: AuthCall | None,
+        request: requests.PreparedRequest,
+        kwargs: dict[str, Any],
+    ) -> requests.Response:
+        strange = overlay.strange_elsewhere(kind, _user(kind, request), _split(request.url).netloc)
+        response = self._plain(request, kwargs)
+        if strange:
+            overlay.remember_stranger(response.content)
+        return response
+
+
+def _add_headers(wrapped: Any, adapter: HTTPAdapter, args: Any, kwargs: Any) -> None:
+    wrapped(*args, **kwargs)
+    overlay = _signing.get()
+    if overlay is None:
+        return
+    request = args[0] if args else kwargs.get("request")
+    ours = overlay.whose(request.headers.get(_HEADER), admitted=False) == "ours"
+    if ours and not _checks(adapter, request, kwargs) and not overlay.admits("requests", checked=False):
+        del request.headers[_HEADER]
+
+
+@contextmanager
+def _watched(overlay: Overlay) -> Generator[None, None, None]:
+    """Have an eye on what an adapter makes of a request that we sign."""
+    before = _signing.set(overlay)
+    try:
+        yield
+    finally:
+        _signing.reset(before)
+
+
+def _checks(adapter: HTTPAdapter, request: Any, kwargs: dict[str, Any]) -> bool:
+    """Return whether the connection for a request checks certificates, by what its adapter has settled on."""
+    verify = kwargs.get("verify", True)
+    if not verify or not str(request.url).lower().startswith("https"):
+        return bool(verify)
+    # The very one that is about to be used: an adapter keeps its pools by what they are for.
+    pool: Any = adapter.get_connection_with_tls_context(
+        request, verify, kwargs.get("proxies"), kwargs.get("cert")
+    )
+    if pool.cert_reqs in ("CERT_NONE", ssl.CERT_NONE):
+        return False
+    return pool.assert_hostname is not False or pool.assert_fingerprint is not None
+
+
+def _tell_of(
+    overlay: Overlay, request: requests.PreparedRequest, error: requests.exceptions.RetryError
+) -> None:
+    """Tell the provider of an answer that the client's own `Retry` keeps to itself: nobody else will see it."""
+    auth = overlay.auth("requests")
+    token = auth._sent.get(str(request.headers.get(_HEADER)))  # noqa: SLF001
+    found = _GAVE_UP.search(str(error))
+    if token is None or found is None:
+        return
+    status = int(found[1])
+    if status == 401:
+        auth.provider.reject(token, method=str(request.method), path=_split(request.url).path)
+    else:
+        auth.provider.report(token, status)
+
+
+def _bared(overlay: Overlay, request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Return a request without our token, which its client was once given; it stays as it is with any other."""
+    if overlay.whose(request.headers.get(_HEADER), admitted=False) != "ours":
+        return request
+    bare = request.copy()
+    del bare.headers[_HEADER]
+    return bare
 
 
 def _is_signed(request: requests.PreparedRequest) -> bool:
@@ -109,13 +218,17 @@ def _is_signed(request: requests.PreparedRequest) -> bool:
 def _answered(request: requests.PreparedRequest, body: bytes) -> requests.Response:
     raw = HTTPResponse(
         io.BytesIO(body),
-        {"Content-Type": "application/json", "Content-Length": str(len(body))},
+        answer_headers(body),
         200,
         reason="OK",
         version=11,
         preload_content=False,
     )
     return HTTPAdapter().build_response(request, raw)
+
+
+def _user(kind: AuthCall | None, request: requests.PreparedRequest) -> str | None:
+    return named_user(_bytes(request.body)) if kind == "login" else None
 
 
 def _bytes(body: Any) -> bytes:

@@ -5,6 +5,9 @@ The program runs in this process, as the interpreter would run it: it finds itse
 without us. (`runpy` takes `__main__` away again when the module's last line has run, while threads of the program may still
 live; then nothing they made in it can be pickled. So the module is made here.)
 
+Everything before that happens under a shelter, so that the program's own modules are not taken for those that we need, nor ours
+for its: see `_instrument_shelter`.
+
 Python processes that it starts find the folder `_site` first in PYTHONPATH and in it a `sitecustomize`, which instruments them
 too and goes on to the one that it hides. It is a part of this package and not made for each run: a process that outlives
 the program may still start others, and a killed program leaves nothing behind.
@@ -13,16 +16,18 @@ the program may still start others, and a killed program leaves nothing behind.
 import builtins
 import importlib.util
 import json
+import linecache
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from importlib.machinery import BuiltinImporter, ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType, TracebackType
 from typing import Any, Final, NoReturn
 
-from ._instrument_child import VARIABLE, disarm, options
+from ._instrument_child import VARIABLE, disarm, options, say
+from ._instrument_shelter import SHELTER
 from .errors import TradovateAuthError
 
 __all__ = ["main"]
@@ -33,6 +38,7 @@ _USAGE: Final = """\
 usage: python -m tradovate_auth.instrumentation [OPTIONS] PROGRAM.py [ARGS ...]
        python -m tradovate_auth.instrumentation [OPTIONS] -m MODULE [ARGS ...]
        python -m tradovate_auth.instrumentation [OPTIONS] -c CODE [ARGS ...]
+       python -m tradovate_auth.instrumentation [OPTIONS] - [ARGS ...]    (the program is read from stdin)
 """
 _HELP: Final = """
 Runs a program whose requests to Tradovate, and those of the Python processes it starts, go out in one shared session.
@@ -60,9 +66,13 @@ def main(argv: Sequence[str]) -> int:
             missing credentials or a missing file, 1 for a missing module, as from the interpreter itself.
         BaseException: Whatever else the program raised and did not catch.
     """
-    chosen, rest = _options(argv)
-    arrange = _arrangement(rest)
-    _share(chosen)
+    SHELTER.enter()  # unless it was entered as the package was imported
+    try:
+        chosen, rest = _options(argv)
+        arrange = _arrangement(rest)
+        _share(chosen)
+    finally:
+        SHELTER.leave(wholly=True)
     _execute(arrange())
     return 0
 
@@ -71,7 +81,7 @@ def _options(argv: Sequence[str]) -> tuple[dict[str, str], Sequence[str]]:
     """Return our own options, and the program with its arguments."""
     chosen: dict[str, str] = {}
     rest = list(argv)
-    while rest and rest[0].startswith("-") and rest[0] not in ("-m", "-c"):
+    while rest and rest[0].startswith("-") and rest[0] not in ("-m", "-c", "-", "--"):
         option, equals, value = rest.pop(0).partition("=")
         if option in ("--help", "-h"):
             sys.stdout.write(_USAGE + _HELP)
@@ -98,6 +108,7 @@ def _refuse(message: str, status: int) -> NoReturn:
 
 def _share(chosen: Mapping[str, str]) -> None:
     """Instrument this process, and make the environment such that its children are instrumented too."""
+    from ._instrument_notices import tell
     from .instrumentation import instrument, uninstrument
 
     notices = _arrange_storage()
@@ -105,7 +116,7 @@ def _share(chosen: Mapping[str, str]) -> None:
     uninstrument()  # a runner above may have seen to it already; the nearest one decides about the options
     try:
         settings: dict[str, Any] = {**options(), **chosen}
-        instrument(**settings)
+        instrument(**settings, on_event=tell)
     except (TradovateAuthError, ValueError) as error:
         _refuse(f"tradovate_auth: {error}", 2)
     os.environ[VARIABLE] = json.dumps(settings)
@@ -113,7 +124,7 @@ def _share(chosen: Mapping[str, str]) -> None:
     others = [entry for entry in inherited.split(os.pathsep) if entry != _SITE] if inherited else []
     os.environ["PYTHONPATH"] = os.pathsep.join([_SITE, *others])
     for notice in notices:
-        _say(f"tradovate_auth: {notice}")
+        say(notice)
 
 
 def _arrange_storage() -> list[str]:
@@ -147,32 +158,62 @@ class _Program:
 
     code: Callable[[], CodeType | None]
     arguments: Sequence[str]
-    folder: str
-    """What stands first in its `sys.path`."""
     names: Mapping[str, object] = field(default_factory=dict)
     """What its `__main__` holds from the beginning."""
 
 
 def _arrangement(rest: Sequence[str]) -> Callable[[], _Program]:
-    """Return what finds the program: not called before this process is instrumented, for it may run code of a package."""
-    if not rest or (rest[0] in ("-m", "-c") and len(rest) == 1):
+    """Put the program's folder into `sys.path`; return what finds the program.
+
+    That is not called before this process is instrumented, for it may run code of a package.
+    """
+    if not rest or (rest[0] in ("-m", "-c", "--") and len(rest) == 1):
         _refuse(_USAGE.rstrip(), 2)
     if rest[0] == "-m":
+        _lead(str(Path.cwd()))
         return lambda: _module(rest[1], rest[2:])
     if rest[0] == "-c":
+        _lead("")
         return lambda: _text(rest[1], rest[2:])
-    return lambda: _file(rest[0], rest[1:])
+    if rest[0] == "--":
+        rest = rest[1:]
+    if rest[0] == "-":
+        _lead("")
+        return lambda: _stdin(rest[1:])
+    program, folder = _file(rest[0], rest[1:])
+    _lead(folder)
+    return lambda: program
+
+
+def _lead(folder: str) -> None:
+    """Make a folder the first one in `sys.path`."""
+    if not sys.flags.safe_path:
+        sys.path[0] = folder
 
 
 def _text(source: str, arguments: Sequence[str]) -> _Program:
-    return _Program(lambda: compile(source, "<string>", "exec", dont_inherit=True), ["-c", *arguments], "")
+    names = {"__loader__": BuiltinImporter}
+    if sys.version_info >= (3, 13):  # pragma: no cover  # since then tracebacks show these lines
+        linecache.cache["<string>"] = (len(source), None, source.splitlines(keepends=True), "<string>")
+    return _Program(lambda: compile(source, "<string>", "exec", dont_inherit=True), ["-c", *arguments], names)
 
 
-def _file(path: str, arguments: Sequence[str]) -> _Program:
+def _stdin(arguments: Sequence[str]) -> _Program:
+    if sys.stdin is None:
+        _refuse("tradovate_auth: there is no stdin to read a program from", 2)
+    source = sys.stdin.buffer.read()
+    names = {"__file__": "<stdin>", "__loader__": BuiltinImporter, "__cached__": None}
+    return _Program(lambda: compile(source, "<stdin>", "exec", dont_inherit=True), ["-", *arguments], names)
+
+
+def _file(path: str, arguments: Sequence[str]) -> tuple[_Program, str]:
+    """Return the program in a file, a folder or an archive, and what is to stand first in its `sys.path`."""
     full = os.path.abspath(path)  # noqa: PTH100  # as the interpreter does: ".." goes, symbolic links stay
     spec = PathFinder.find_spec("__main__", [full])
-    if spec is not None:  # a folder, or an archive, that holds a program
-        return _found(spec, [path, *arguments], full)
+    if spec is not None and spec.loader is not None:  # a folder, or an archive, that holds a program
+        return _found(spec, [path, *arguments]), full
+    if Path(full).is_dir():
+        _refuse(f"tradovate_auth: can't find '__main__' module in {full!r}", 1)
     loader = SourceFileLoader("__main__", full)
     try:
         source = loader.get_data(full)
@@ -180,14 +221,16 @@ def _file(path: str, arguments: Sequence[str]) -> _Program:
         _refuse(f"tradovate_auth: {full!r} cannot be run: {error.strerror}", 2)
     names = {"__file__": full, "__loader__": loader, "__cached__": None}
     folder = str(Path(full).resolve().parent)
-    return _Program(lambda: loader.source_to_code(source, full), [path, *arguments], folder, names)
+    return _Program(lambda: loader.source_to_code(source, full), [path, *arguments], names), folder
 
 
 def _module(name: str, arguments: Sequence[str]) -> _Program:
     sys.argv = ["-m", *arguments]  # what a package sees that is imported on the way to its module
+    hint = ""
     try:
         spec = importlib.util.find_spec(name)
         if spec is not None and spec.submodule_search_locations is not None:
+            hint = f"; {name!r} is a package and cannot be directly executed"
             name += ".__main__"
             spec = importlib.util.find_spec(name)
     except ModuleNotFoundError as error:
@@ -195,11 +238,11 @@ def _module(name: str, arguments: Sequence[str]) -> _Program:
             raise  # something that the package itself is missing
         spec = None
     if spec is None:
-        _refuse(f"tradovate_auth: there is no module {name}", 1)
-    return _found(spec, [spec.origin or "-m", *arguments], str(Path.cwd()))
+        _refuse(f"tradovate_auth: there is no module {name}{hint}", 1)
+    return _found(spec, [spec.origin or "-m", *arguments])
 
 
-def _found(spec: ModuleSpec, arguments: Sequence[str], folder: str) -> _Program:
+def _found(spec: ModuleSpec, arguments: Sequence[str]) -> _Program:
     """Return the program that the import system has found."""
     loader: Any = spec.loader
     names = {
@@ -209,16 +252,15 @@ def _found(spec: ModuleSpec, arguments: Sequence[str], folder: str) -> _Program:
         "__package__": spec.parent,
         "__spec__": spec,
     }
-    return _Program(lambda: loader.get_code(spec.name), arguments, folder, names)
+    return _Program(lambda: loader.get_code(spec.name), arguments, names)
 
 
 def _execute(program: _Program) -> None:
     """Run the program in a new `__main__`, which stays: threads of the program may outlive its last line."""
     sys.argv = list(program.arguments)
-    if not sys.flags.safe_path:
-        sys.path[0] = program.folder
     main_module = sys.modules["__main__"] = ModuleType("__main__")
-    vars(main_module).update(program.names, __builtins__=builtins)
+    annotations: dict[str, object] = {} if sys.version_info >= (3, 14) else {"__annotations__": {}}
+    vars(main_module).update(annotations, **program.names, __builtins__=builtins)
     code = None
     try:
         code = program.code()

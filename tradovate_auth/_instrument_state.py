@@ -7,8 +7,8 @@ closed after it was given back, because that may wait for a login.
 
 import contextlib
 import importlib
-import logging
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterable
@@ -22,7 +22,9 @@ from .errors import ConfigurationError
 
 __all__ = ["STATE", "Asked", "State", "library_of"]
 
-_log: Final = logging.getLogger("tradovate_auth")
+_OLDEST: Final = {"aiohttp": (3, 12, 4)}
+"""Versions before these are left alone: they may have what is wrapped, and would fail in the middle of a request."""
+
 _CLASSES: Final = {
     "requests": ("Session",),
     "httpx": ("Client", "AsyncClient"),
@@ -83,6 +85,11 @@ class Asked(NamedTuple):
     libraries: frozenset[str]
     logins: str
     insecure: str
+    on_event: object
+
+    def joins(self, first: "Asked") -> bool:
+        """Return whether this is the same as what was asked for first. Without a listener it leaves that one's."""
+        return first == (self if self.on_event is not None else self._replace(on_event=first.on_event))
 
 
 class State:
@@ -112,7 +119,7 @@ class State:
                 self._active, self._asked = make(), asked
                 for library in asked.libraries:
                     EVERYWHERE[library] = self._active
-            elif self._asked != asked:
+            elif self._asked is None or not asked.joins(self._asked):
                 raise ConfigurationError(
                     "Clients are instrumented already, in another way or with another source.",
                     None,
@@ -121,7 +128,7 @@ class State:
             self._holders += 1
             overlay = self._active
         for library in sorted(asked.libraries):
-            self._watch(library)
+            self._watch(library, overlay)
         return overlay
 
     def leave(self, overlay: Overlay) -> None:
@@ -150,7 +157,7 @@ class State:
             overlay = self._active if join and self._active is not None else make()
             CLIENTS[library].put(client, overlay)
             self._single[id(overlay)] = overlay
-        self._watch(library)
+        self._watch(library, overlay)
         return overlay
 
     def uncover(self, client: object, overlay: Overlay) -> None:
@@ -178,7 +185,7 @@ class State:
         for overlay in ended:
             overlay.close()
 
-    def _watch(self, library: str) -> None:
+    def _watch(self, library: str, overlay: Overlay) -> None:
         """Wrap a library now, or as soon as somebody imports it."""
         with self._wrapping:
             waiting = library in self._hooked
@@ -186,17 +193,22 @@ class State:
         if library in self._points:
             self._refresh(library)
         elif sys.modules.get(library) is not None:
-            self._imported(library)
+            self._imported(library, overlay)
         elif not waiting:
-            wrapt.register_post_import_hook(lambda _: self._imported(library), library)
+            wrapt.register_post_import_hook(
+                lambda _: self._imported(library, EVERYWHERE.get(library)), library
+            )
 
-    def _imported(self, library: str) -> None:
+    def _imported(self, library: str, overlay: Overlay | None) -> None:
+        """Wrap a library that has been imported; tell whose overlay lies over it if that is not possible."""
         try:
             # By its name: what another thread is still importing is waited for here.
             module = importlib.import_module(library)
+            _refuse_old(library, module)
             found = _points_of(library, module)
         except (ImportError, AttributeError) as error:
-            _log.warning("%s cannot be instrumented: %s", library, type(error).__name__)
+            if overlay is not None:
+                overlay.warn(_left_alone(library, error))
             return
         with self._wrapping:
             self._points.setdefault(library, found)
@@ -240,6 +252,29 @@ def library_of(client: object) -> str:
 def _classes(module: ModuleType, names: tuple[str, ...]) -> tuple[type, ...]:
     found = (getattr(module, name, None) for name in names)
     return tuple(each for each in found if isinstance(each, type))
+
+
+class _TooOldError(ImportError):
+    """A library's version is known not to do."""
+
+
+def _version(module: object) -> str:
+    return str(getattr(module, "__version__", ""))[:32]
+
+
+def _refuse_old(library: str, module: ModuleType) -> None:
+    numbers = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", _version(module))
+    oldest = _OLDEST.get(library, ())
+    if numbers is not None and tuple(int(each or 0) for each in numbers.groups()) < oldest:
+        raise _TooOldError(f"{'.'.join(map(str, oldest))} or newer is needed")
+
+
+def _left_alone(library: str, error: Exception) -> str:
+    """Return that a library is not instrumented, and why, in words."""
+    named = f"{library} {_version(sys.modules.get(library))}".strip()
+    if isinstance(error, _TooOldError):
+        return f"{named} cannot be instrumented: {error}"
+    return f"{named} cannot be instrumented: it is not built like the versions that are known ({type(error).__name__})"
 
 
 def _points_of(library: str, module: ModuleType) -> list[_Point]:

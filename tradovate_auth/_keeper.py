@@ -6,18 +6,18 @@ flight publishes at the same moment is not touched by that.
 """
 
 import copy
-import logging
 import math
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from typing import Final
 
 from ._defaults import SESSIONS_OPENED, session_opened
-from ._exchange import Journal
 from ._flight import Aftermath, Flight, SingleFlight
 from ._held import NOTHING, Held
+from ._journal import Journal
 from ._ledger import Ledger
 from ._lifecycle import Landing, Lifecycle
+from ._listener import Listener
 from ._refuge import Refuge
 from ._refusals import Refusals
 from ._schedule import LONGEST_SLEEP, Schedule
@@ -30,14 +30,11 @@ from .errors import (
     TokenTimeout,
     TradovateAuthError,
 )
-from .events import Event, LoggedIn, RecordSetAside, RenewalFailed, StorageBack, StorageLost, quiet
+from .events import Event, LoggedIn, RecordSetAside, RenewalFailed
 from .models import AccessToken
 from .storage import StorageBusy
 
-__all__ = ["NOTHING", "Held", "Keeper"]
-
-_log: Final = logging.getLogger("tradovate_auth")
-_log.addHandler(logging.NullHandler())
+__all__ = ["Keeper"]
 
 _CLOSE_PATIENCE: Final = 10.0  # seconds that closing waits for a login on its way
 _FAILURE_MEMORY: Final = 1.0  # seconds for which callers are told the last failure instead of trying again
@@ -61,7 +58,7 @@ class Keeper:
         account = lifecycle.account
         self.held = NOTHING
         self.closed = False
-        self.last_event: Event | None = None
+        self.listener = Listener(on_event, account.clock)
         self.refusals = Refusals(account.clock.elapsed)
         self.flight = SingleFlight(self._work, ceiling=_STUCK * account.timeout)
         self.elapsed = account.clock.elapsed
@@ -69,14 +66,13 @@ class Keeper:
         self._lifecycle = lifecycle
         self._refuge = refuge
         self._schedule = Schedule(self, account.clock, self._forked) if background else None
-        self._on_event = on_event
         self._login_wanted = False
         self._replace = 0
+        self._probed = 0
         self._cured = False
         self._quiet_until = -math.inf
         self._failure: tuple[TradovateAuthError, float] | None = None
         self._paused_until = -math.inf
-        self._storage_lost = False
 
     def approach(self, min_ttl: float, patience: float) -> Generator[Flight, None, AccessToken]:
         """Yield the flights that a caller has to wait for, one after another; return the token that they lead to.
@@ -142,6 +138,7 @@ class Keeper:
         """Find out whether a session that only brings faults is still ours."""
         token.strikes.count = 0
         if self.held.token is token and not self.closed:
+            self._probed = token.generation
             self.want_newer(token.generation)
             self.flight.join()
 
@@ -218,14 +215,13 @@ class Keeper:
             landing = Landing(error=error)
         while self._account.set_aside:
             journal.add(RecordSetAside(account=journal.account, reason=self._account.set_aside.pop(0)))
-        while self._account.oddities:
-            journal.warn(self._account.oddities.pop(0))
+        while self._account.server.oddities:
+            journal.warn(self._account.server.oddities.pop(0))
         if any(isinstance(event, LoggedIn) for event in journal.entries):
             SESSIONS_OPENED.add(session_opened(self._account.key))
         failed = self._publish(before, need, landing, journal)
-        if journal.entries:
-            self.last_event = journal.entries[-1]
-        return failed, lambda: self._tell(journal)
+        self.listener.note(journal)
+        return failed, self.listener.tell
 
     def _run(self, token: AccessToken | None, need: Need, journal: Journal) -> Landing:
         try:
@@ -236,16 +232,10 @@ class Keeper:
         except StorageBusy:
             raise
         except StorageError as error:
-            if not self._storage_lost:
-                self._storage_lost = True
-                journal.add(StorageLost(account=journal.account, reason=error.message))
             living = token is not None and self.elapsed() < self.held.usable_until
             landing = self._refuge.run(token, need, journal, error, living=living)
             return replace(landing, again_in=min(landing.again_in, _RETRY))
-        if self._storage_lost:
-            self._storage_lost = False
-            self._refuge.leave()
-            journal.add(StorageBack(account=journal.account))
+        self._refuge.leave(journal)
         return landing
 
     def _publish(
@@ -262,6 +252,12 @@ class Keeper:
             self._replace = 0
         if token is not None and need.doubted:
             self._weigh(need, token, journal, now)
+        if (
+            token is not None
+            and token is before.token
+            and any(isinstance(event, RenewalFailed) for event in journal.entries)
+        ):
+            self._tell_of_probe(token, journal)
         replaced, self.held = self.held, held
         replaced.fresh_until = -math.inf  # an adapter that looks at it asks for the new one
         if before.doubted and token is before.token and not need.doubted:
@@ -306,12 +302,11 @@ class Keeper:
         elif journal.obtained is token:
             self.refusals.brought(token.generation)
 
-    def _tell(self, journal: Journal) -> None:
-        for event in journal.entries:
-            _log.log(logging.INFO if isinstance(event, quiet) else logging.WARNING, "%s", event)
-            if self._on_event is None:
-                continue
-            try:
-                self._on_event(event)
-            except Exception:  # noqa: BLE001  # a listener's fault is the listener's
-                _log.exception("a listener failed on %s", type(event).__name__)
+    def _tell_of_probe(self, token: AccessToken, journal: Journal) -> None:
+        """A probe was neither granted nor refused: nothing is learnt, but somebody should know what it may mean (P§5.1)."""
+        if self._probed == token.generation:
+            self._probed = 0
+            journal.warn(
+                "calls with this token meet only faults, and so did its renewal: either the server has a bad time, or"
+                " another login has closed the session. Without an answer nobody logs in while the token lives."
+            )

@@ -55,12 +55,16 @@ class Ledger:
     """Fingerprints of the credentials that have worked, the newest last."""
 
     def pruned(self, now: float, hour: float) -> Self:
-        """Forget what has left the rolling hour. An entry from the future (a clock was set back) counts as now."""
+        """Forget what has left the rolling hour. An entry from the future (a clock was set back) is one of now.
+
+        Not one that is a moment ahead: somebody has entered it since `now` was looked up, and may take it back by its moment.
+        """
+        ahead = now + hour / 60
 
         def recent(entries: tuple[float, ...]) -> tuple[float, ...]:
-            return tuple(min(entry, now) for entry in entries if entry > now - hour)
+            return tuple(now if entry > ahead else entry for entry in entries if entry > now - hour)
 
-        hold = self.hold if self.hold is not None and (self.hold.until > now or self.hold.ticket) else None
+        hold = self.hold if self.hold is not None and (self.hold.until > now or self.hold.lasting) else None
         return replace(
             self,
             failed_logins=recent(self.failed_logins),
@@ -126,7 +130,8 @@ class Ledger:
 
     def with_grant(self, now: float) -> Self:
         """Note that a token was granted: whatever stood in its way is over."""
-        return replace(self, renewed_at=now, failures=0, retry_at=0.0, lost=0, hold=None)
+        hold = self._hold_of_others(now)
+        return replace(self, renewed_at=now, failures=0, retry_at=0.0, lost=0, hold=hold)
 
     def with_login(self, now: float, pace: Pace) -> Self:
         """Enter a login that is about to be sent: as failed, until it is granted. A penalty is worked off by it."""
@@ -151,13 +156,13 @@ class Ledger:
         """Return the latch on these credentials, or None."""
         return next((latch for latch in self.latches if latch.fingerprint == fingerprint), None)
 
-    def with_login_lost(self, now: float, pace: Pace) -> Self:
+    def with_login_lost(self, now: float, pace: Pace, why: str) -> Self:
         """Note that a sent login brought no answer: once more at once, then a hold of five minutes, doubling. P§9.37"""
         lost = self.lost + 1
         if lost == 1:
             return replace(self, lost=lost)
         seconds = min(5 * pace.minute * 2 ** min(lost - 2, 16), pace.hour)
-        reason = "a login was sent and its answer got lost"
+        reason = f"a login may have been sent, and brought no answer that could be used ({why.rstrip('.')})"
         return replace(self, lost=lost, hold=Hold("lost", now + seconds, reason))
 
     def with_login_refused(
@@ -170,7 +175,8 @@ class Ledger:
             pause = min(max(pause, pace.hour), _DAY_IN_HOURS * pace.hour)
             latch = replace(latch, until=now + pause, pause=pause)
         others = tuple(known for known in self.latches if known is not earlier)
-        return replace(self, latches=(*others, latch)[-_MOST_CREDENTIALS:], lost=0, hold=None)
+        latches = (*others, latch)[-_MOST_CREDENTIALS:]
+        return replace(self, latches=latches, lost=0, hold=self._hold_of_others(now))
 
     def with_eviction(self, now: float, pace: Pace) -> Self:
         """Note that the server ended our session early. The second time within ten minutes is a hold, doubling."""
@@ -179,6 +185,13 @@ class Ledger:
         pause = min(max(self.eviction_pause * 2, 10 * pace.minute), pace.hour)
         reason = "another client keeps closing our session"
         return replace(self, evicted_at=now, eviction_pause=pause, hold=Hold("evicted", now + pause, reason))
+
+    def _hold_of_others(self, now: float) -> Hold | None:
+        """Return the hold that somebody has placed while the answer that has just come was on its way: nothing is sent during
+        one. What the server has forbidden stays so; whatever else there is, the answer has ended.
+        """
+        hold = self.hold_at(now)
+        return hold if hold is not None and hold.kind in {"captcha", "locked"} else None
 
     def with_hold(self, hold: Hold) -> Self:
         """Place a hold; a longer one stays, unless both are penalties: the server's newer word counts, and its ticket."""

@@ -12,20 +12,19 @@ import functools
 import hashlib
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import ClassVar
 
 from ._holds import Hold
 from ._ledger import Ledger
 from ._pace import Pace
+from ._shared_record import SharedRecord
 from .environments import Environment
 from .models import Budget
-from .storage import Record, Storage, StorageBusy
+from .storage import Record
 
 __all__ = ["Machine", "machine_id", "machine_key"]
-
-_MOST_TRIES: Final = 64  # how often a change is tried anew: many accounts may save in between
 
 
 @functools.cache
@@ -44,34 +43,22 @@ def machine_key(environment: Environment, machine: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class Machine(SharedRecord):
     """The ledger of one machine, in a storage. Every method blocks on that, and raises its `StorageError`.
 
     All moments are the storage's own.
     """
 
-    storage: Storage
-    key: str
-    set_aside: list[str] = field(default_factory=list)
-    """Where it is told what was no record, and was put aside."""
-
-    def load(self) -> Record:
-        """Return the newest record; of revision 0 where there is none."""
-        record = self.storage.load(self.key) or Record()
-        if record.set_aside is not None:
-            self.set_aside.append(record.set_aside)
-        return replace(record, set_aside=None)
+    called: ClassVar[str] = "this machine's record"
 
     def change(self, change: Callable[[Ledger], Ledger]) -> bool:
         """Apply a change to the newest ledger and save it; return whether it has changed anything."""
-        for _ in range(_MOST_TRIES):
-            record = self.load()
+
+        def changing(record: Record) -> Record:
             ledger = change(record.ledger)
-            if ledger is record.ledger:
-                return False
-            if self.storage.save(self.key, replace(record, ledger=ledger, revision=record.revision + 1)):
-                return True
-        raise StorageBusy("Other processes keep changing this machine's record.")
+            return record if ledger is record.ledger else replace(record, ledger=ledger)
+
+        return self.update(changing)[1]
 
     def renewal(self, now: float, pace: Pace, budget: Budget, *, scheduled: bool = True) -> bool:
         """Enter a renewal that is about to be sent; return False if the budget does not allow it."""

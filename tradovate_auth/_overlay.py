@@ -7,25 +7,23 @@ Three kinds of request are never touched, although they go to our own hosts: tho
 those of a user whose own login was let pass, and those of a client without certificate checks where that is refused.
 """
 
-import hashlib
 import importlib
-import logging
-import math
-import weakref
-from collections.abc import Generator
+import ssl
+import time
+from collections.abc import Generator, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Final, Literal
 
 from ._bearer import Bearer
-from ._exchange import Journal
-from ._flight import SingleFlight
+from ._covered import Covered
+from ._flight import Flight
+from ._outcome import Outcome, Steps, asettled, settled
 from ._own_calls import Quiet, on_own_business
-from ._own_logins import AuthCall, bearer_of, complete_answer, granted_tokens, same_user
+from ._own_logins import AuthCall, bearer_of, complete_answer, granted_tokens, headers_of, same_user
 from ._source import TokenSource
-from .errors import ConfigurationError, TradovateAuthError
-from .events import Warned
+from ._strangers import Strangers, Whose, alanded, landed, values_of
+from ._telling import tell_of
+from .errors import ConfigurationError, ProviderClosed, TradovateAuthError
 from .models import AccessToken
 from .provider import TokenProvider
 
@@ -33,11 +31,12 @@ __all__ = [
     "CLIENTS",
     "EVERYWHERE",
     "LIBRARIES",
-    "Covered",
     "Insecure",
     "Logins",
     "Outcome",
     "Overlay",
+    "answer_headers",
+    "checks_names",
     "overlay_for",
     "trusts",
 ]
@@ -47,21 +46,10 @@ Insecure = Literal["warn", "refuse"]
 
 LIBRARIES: Final = ("requests", "httpx", "httpx2", "aiohttp")
 
-_log: Final = logging.getLogger("tradovate_auth")
 _REMEMBERED: Final = 256
 _RENEW_FROM: Final = 1 / 2
 """A client that asks for a renewal gets a token with this part of its life ahead, if one may be had: it asks because its own
 token is old, and most would ask again at once if the answer were no newer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What becomes of an auth call that a client makes: it is answered, or it passes."""
-
-    answer: bytes | None = field(repr=False)
-    """The body of the answer; None lets the call pass."""
-    stranger: bool = False
-    """Whether what the server answers to it are the tokens of somebody else, which we never replace."""
 
 
 class Overlay:
@@ -96,11 +84,14 @@ class Overlay:
         self._logins = logins
         self._insecure = insecure
         self._auths: dict[str, Bearer] = {}
-        self._strangers: dict[bytes, None] = {}
+        self._shared: dict[None, Strangers] = {}
         self._told: dict[str, object] = {}
+        self._seen = ""
+        self.ended = False
 
     def close(self) -> None:
         """Close the provider that was made for this. See its `close`."""
+        self.ended = True
         if self._own is not None:
             self._own.close()
 
@@ -125,83 +116,121 @@ class Overlay:
         if trusts(auth, scheme, netloc):
             return True
         # An assigned host is known to whoever has seen the token it came with; another library may have.
-        held = self.source._keeper.held.token if isinstance(self.source, TokenProvider) else None  # noqa: SLF001
+        held = self._held
         if held is None or held is auth._routes.token:  # noqa: SLF001
             return False
         auth._routes_for(held)  # noqa: SLF001
         return trusts(auth, scheme, netloc)
 
-    def admits(self, library: str, *, checked: bool) -> bool:
-        """Return whether a client may have the token; tell of one that does not check certificates."""
+    def admits(self, library: str, *, checked: bool | None) -> bool:
+        """Return whether a client may have the token; tell of one that does not check certificates, or of which that cannot
+        be seen (None).
+        """
         if checked:
             return True
         refused = self._insecure == "refuse"
+        how = f"a client of {library} does not check certificates"
+        if checked is None:
+            how = f"whether a client of {library} checks certificates cannot be seen"
         self.warn(
-            f"a client of {library} does not check certificates: "
-            + ("it gets no token" if refused else "whoever sits in between can read the token")
+            f"{how}: " + ("it gets no token" if refused else "whoever sits in between can read the token")
         )
         return not refused
 
-    def is_stranger(self, header: object) -> bool:
-        """Return whether an `Authorization` header holds the token of a user whose own login was let pass."""
-        value = bearer_of(header) if self._strangers else None
-        return value is not None and _digest(value) in self._strangers
+    def whose(self, header: object, *, admitted: bool = True) -> Whose:
+        """Return whose token is in an `Authorization` header: ours, or of a user whose own login was let pass; of anybody
+        else, and of no token, it is unknown.
+
+        Blocks on the storage, the first time a token is seen.
+
+        Args:
+            header: Its value.
+            admitted: Whether the request may carry our token.
+        """
+        return landed(self._whose(header, admitted=admitted))
+
+    async def awhose(self, header: object, *, admitted: bool = True) -> Whose:
+        """Return the same without blocking the loop."""
+        return await alanded(self._whose(header, admitted=admitted))
+
+    def _whose(self, header: object, *, admitted: bool) -> Generator[Flight, None, Whose]:
+        value = bearer_of(header)
+        if value is None:
+            return "unknown"
+        if any(value in (token.value, token.md_value) for token in self._in_hand()):
+            return "ours"
+        return (yield from self._strangers.asking(value, self._owner or self._seen, admitted=admitted))
+
+    def _in_hand(self) -> Iterator[AccessToken]:
+        held = self._held
+        if held is not None:
+            yield held
+        for auth in list(self._auths.values()):
+            yield from list(auth._sent.values())  # noqa: SLF001
+
+    def strange_elsewhere(self, kind: AuthCall | None, user: str | None, netloc: str) -> bool:
+        """Return whether an auth call at an origin that is not ours brings the token of another user. Never blocks.
+
+        A token that one of the vendor's hosts has granted is good at others.
+        """
+        if kind not in ("login", "oauth"):
+            return False
+        kin = self.source.environment.admit(netloc.rpartition("@")[2]) is not None
+        return kin and (user is None or not same_user(user, self._owner))
 
     def remember_stranger(self, body: bytes) -> None:
-        """Remember the tokens in the answer to a call that was let pass, by their digests."""
-        for value in granted_tokens(body):
-            self._strangers[_digest(value)] = None
-        for oldest in list(self._strangers)[:-_REMEMBERED]:
-            self._strangers.pop(oldest, None)
+        """Remember the tokens in the answer to a call that was let pass, for all who share the storage. Blocks on that."""
+        landed(self._strangers.remembering(granted_tokens(body)))
 
-    def settle(self, kind: AuthCall, user: str | None, header: object) -> Outcome:
+    async def aremember_stranger(self, body: bytes) -> None:
+        """Remember them without blocking the loop."""
+        await alanded(self._strangers.remembering(granted_tokens(body)))
+
+    @property
+    def _strangers(self) -> Strangers:
+        found = self._shared.get(None)
+        return found or self._shared.setdefault(None, Strangers.of(self.source, self.warn))
+
+    def settle(self, kind: AuthCall, user: str | None, header: object, *, admitted: bool = True) -> Outcome:
         """Return what becomes of an auth call. Blocks like `TokenProvider.get`, and raises what it raises.
 
         Args:
             kind: Which call.
             user: The name that a login is for, or None if it cannot be read.
             header: The call's own `Authorization`.
+            admitted: Whether the client may have our token; otherwise it gets no answer from us.
         """
-        steps = self._settling(kind, user, header)
+        whose = self.whose(header) if kind == "renewal" else "unknown"
+        steps = self._settling(kind, user, whose, admitted=admitted)
         try:
-            wanted = next(steps)
-            while True:
-                try:
-                    token = self.source.get(min_ttl=wanted)
-                except TradovateAuthError as error:
-                    wanted = steps.throw(error)
-                else:
-                    wanted = steps.send(token)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]  # what the generator returns
+            return settled(self.source, steps)
+        except ProviderClosed:
+            if self.ended:  # since the call began: it passes, like those that begin now
+                return Outcome(None)
+            raise
 
-    async def asettle(self, kind: AuthCall, user: str | None, header: object) -> Outcome:
+    async def asettle(
+        self, kind: AuthCall, user: str | None, header: object, *, admitted: bool = True
+    ) -> Outcome:
         """Return what becomes of an auth call, as `settle` does, without blocking the loop."""
-        steps = self._settling(kind, user, header)
+        whose = await self.awhose(header) if kind == "renewal" else "unknown"
+        steps = self._settling(kind, user, whose, admitted=admitted)
         try:
-            wanted = next(steps)
-            while True:
-                try:
-                    token = await self.source.aget(min_ttl=wanted)
-                except TradovateAuthError as error:
-                    wanted = steps.throw(error)
-                else:
-                    wanted = steps.send(token)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]  # as above
+            return await asettled(self.source, steps)
+        except ProviderClosed:
+            if self.ended:
+                return Outcome(None)
+            raise
 
-    def _settling(
-        self, kind: AuthCall, user: str | None, header: object
-    ) -> Generator[float, AccessToken, Outcome]:
-        """Yield how long a token should still live, get it or the error that there is none, and return the outcome."""
-        if kind == "renewal" and self.is_stranger(header):
+    def _settling(self, kind: AuthCall, user: str | None, whose: Whose, *, admitted: bool) -> Steps:
+        if kind == "renewal" and whose == "stranger":
             return Outcome(None, stranger=True)
-        if kind == "login":
+        if kind != "renewal":
             owner = self._owner or (yield 0.0).name
             if user is None or not same_user(user, owner):
                 self._tell_of_stranger(user, owner)
                 return Outcome(None, stranger=True)
-        if self._logins == "pass":
+        if self._logins == "pass" or not admitted:
             return Outcome(None)
         token = yield 0.0
         if kind == "renewal":
@@ -210,7 +239,13 @@ class Overlay:
         # So that every library knows the hosts in the answer as ours, before the client comes with one of them.
         for auth in list(self._auths.values()):
             auth._routes_for(token)  # noqa: SLF001
+        self._seen = token.name
+        self._strangers.claim(values_of(token), self._owner or token.name)
         return Outcome(complete_answer(token))
+
+    @property
+    def _held(self) -> AccessToken | None:
+        return self.source._keeper.held.token if isinstance(self.source, TokenProvider) else None  # noqa: SLF001
 
     @property
     def _owner(self) -> str:
@@ -229,16 +264,7 @@ class Overlay:
         mine = object()
         if len(self._told) >= _REMEMBERED or self._told.setdefault(reason, mine) is not mine:
             return
-        source = self.source
-        if isinstance(source, TokenProvider):
-            journal = Journal(source._account.label)  # noqa: SLF001
-            journal.warn(reason)
-            keeper = source._keeper  # noqa: SLF001
-            keeper.last_event = journal.entries[-1]
-            tell = partial(keeper._tell, journal)  # noqa: SLF001
-            SingleFlight(lambda: (None, tell), ceiling=math.inf).join()
-        else:
-            _log.warning("%s", Warned(account=source.environment.host, reason=reason))
+        tell_of(self.source, reason)
 
 
 def trusts(auth: Bearer, scheme: str, netloc: str) -> bool:
@@ -246,48 +272,20 @@ def trusts(auth: Bearer, scheme: str, netloc: str) -> bool:
     return auth._routes.find(scheme, netloc.rpartition("@")[2]) is not None  # noqa: SLF001
 
 
-def _digest(value: str) -> bytes:
-    return hashlib.sha256(value.encode("utf-8", "surrogatepass")).digest()
+def answer_headers(body: bytes) -> dict[str, str]:
+    """Return the headers of an answer of ours, which is sent now."""
+    return headers_of(body, time.time())
 
 
-class Covered:
-    """What lies over single clients, by identity: a client of somebody else's may compare equal to another, or have no hash.
-
-    Changed under the lock of `_instrument_state`, read without one.
-    """
-
-    def __init__(self) -> None:
-        self._entries: dict[int, tuple[weakref.ref[Any], Overlay]] = {}
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def put(self, client: object, overlay: Overlay) -> None:
-        """Lay an overlay over a client, which is held weakly."""
-        key, entries = id(client), self._entries
-        entries[key] = (weakref.ref(client, lambda _: entries.pop(key, None)), overlay)
-
-    def get(self, client: object) -> Overlay | None:
-        """Return what lies over a client."""
-        entry = self._entries.get(id(client))
-        return entry[1] if entry is not None and entry[0]() is client else None
-
-    def drop(self, overlay: Overlay, client: object) -> None:
-        """Take an overlay away from a client, if it is still that one."""
-        if client is not None and self.get(client) is overlay:
-            self._entries.pop(id(client), None)
-
-    def drop_all(self, overlay: Overlay | None = None) -> None:
-        """Take an overlay away from every client, or all overlays."""
-        for key, (_, over) in list(self._entries.items()):
-            if overlay in (None, over):
-                self._entries.pop(key, None)
+def checks_names(context: ssl.SSLContext) -> bool:
+    """Return whether a context checks certificates, and that they are of the host that was asked for."""
+    return context.verify_mode != ssl.CERT_NONE and context.check_hostname
 
 
 EVERYWHERE: Final[dict[str, Overlay]] = {}
 """By library: what lies over all of its clients."""
 
-CLIENTS: Final = {library: Covered() for library in LIBRARIES}
+CLIENTS: Final[dict[str, Covered[Overlay]]] = {library: Covered() for library in LIBRARIES}
 """By library: what lies over single clients."""
 
 

@@ -6,6 +6,8 @@ Clients of all kinds spell the two paths as they like (P§1.3), send JSON or a f
 import datetime as dt
 import json
 import re
+from collections.abc import Mapping
+from email.utils import formatdate
 from typing import Any, Final, Literal
 from urllib.parse import parse_qs, unquote
 
@@ -17,17 +19,24 @@ __all__ = [
     "bearer_of",
     "complete_answer",
     "granted_tokens",
+    "headers_of",
     "named_user",
     "same_user",
 ]
 
-AuthCall = Literal["login", "renewal"]
+AuthCall = Literal["login", "renewal", "oauth"]
+"""A login names its user. What brings a token by OAuth does not, so it is never answered."""
 
-_PATH: Final = re.compile(r"/auth/+(?:(accesstokenrequest)|renewaccesstoken)/*\Z", re.IGNORECASE)
+_PATH: Final = re.compile(r"/auth/+(accesstokenrequest|renewaccesstoken|oauthtoken)/*\Z", re.IGNORECASE)
+_METHODS: Final[Mapping[str, tuple[AuthCall, tuple[str, ...]]]] = {
+    "accesstokenrequest": ("login", ("POST",)),
+    "renewaccesstoken": ("renewal", ("GET", "POST")),
+    "oauthtoken": ("oauth", ("POST",)),
+}
 
 
 def auth_call(method: str, path: str) -> AuthCall | None:
-    """Return which of the two auth calls a request is, if it is one; any case, with or without doubled slashes and escapes.
+    """Return which auth call a request is, if it is one; any case, with or without doubled slashes and escapes.
 
     Args:
         method: In upper case.
@@ -36,9 +45,8 @@ def auth_call(method: str, path: str) -> AuthCall | None:
     match = _PATH.search(unquote(path) if "%" in path else path)
     if match is None:
         return None
-    if match[1] is not None:
-        return "login" if method == "POST" else None
-    return "renewal" if method in ("GET", "POST") else None
+    kind, methods = _METHODS[match[1].lower()]
+    return kind if method in methods else None
 
 
 def named_user(body: bytes) -> str | None:
@@ -71,7 +79,7 @@ def bearer_of(header: object) -> str | None:
         header = header.decode("latin-1")
     if not isinstance(header, str):
         return None
-    scheme, _, value = header.strip().partition(" ")
+    scheme, value = [*header.split(maxsplit=1), "", ""][:2]
     return value.strip() or None if scheme.lower() == "bearer" else None
 
 
@@ -89,6 +97,18 @@ def complete_answer(token: AccessToken) -> bytes:
     return json.dumps(answer).encode()
 
 
+def headers_of(body: bytes, now: float) -> dict[str, str]:
+    """Return the headers with which the server would have sent a body, at a moment in seconds since the epoch.
+
+    There are clients that set their clock by the date.
+    """
+    return {
+        "Date": formatdate(now, usegmt=True),
+        "Content-Type": "application/json",
+        "Content-Length": str(len(body)),
+    }
+
+
 def _moment(moment: dt.datetime) -> str:
     return moment.astimezone(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
@@ -100,5 +120,5 @@ def granted_tokens(body: bytes) -> frozenset[str]:
     except (ValueError, RecursionError):
         return frozenset()
     fields = answer if isinstance(answer, dict) else {}
-    found = (fields.get("accessToken"), fields.get("mdAccessToken"))
+    found = (fields.get("accessToken"), fields.get("mdAccessToken"), fields.get("access_token"))
     return frozenset(value for value in found if isinstance(value, str) and value)

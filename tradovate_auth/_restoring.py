@@ -7,7 +7,7 @@ from ._ledger import Ledger
 from .models import AccessToken
 from .storage import Record
 
-__all__ = ["Left", "rank"]
+__all__ = ["Left", "gone_back", "rank", "restored"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,21 @@ class Left:
             tokens={**missing, **found.tokens},
             ledger=ledger,
         )
+
+
+def gone_back(found: Record, known: Record) -> bool:
+    """Return whether a record is an earlier state of the one that is known, with which nobody has obtained a token since."""
+    grants = [record.ledger.renewed_at or 0.0 for record in (found, known)]
+    return 0 < found.revision < known.revision and grants[0] <= grants[1]
+
+
+def restored(found: Record, known: Record) -> Record:
+    """Return the known record instead of an earlier state of it, with what was refused or spent in that since."""
+    refused = dict(known.refused)
+    for slot, generation in found.refused.items():
+        refused[slot] = max(refused.get(slot, 0), generation)
+    tokens = {slot: token for slot, token in known.tokens.items() if token.generation > refused.get(slot, 0)}
+    return replace(known, refused=refused, tokens=tokens, ledger=found.ledger.joined(known.ledger, Ledger()))
 
 
 def rank(token: AccessToken, now: float) -> tuple[bool, int, dt.datetime]:

@@ -4,6 +4,7 @@ import datetime as dt
 
 from ._account import Account
 from ._view import View
+from .events import Event
 from .models import State, Status
 from .storage import Record
 
@@ -11,7 +12,13 @@ __all__ = ["status_of"]
 
 
 def status_of(
-    account: Account, record: Record, view: View, *, closed: bool, last_event: str | None
+    account: Account,
+    record: Record,
+    view: View,
+    *,
+    closed: bool,
+    last_event: Event | None,
+    last_event_at: float | None,
 ) -> Status:
     """Return the status that a record and a view of it amount to."""
     ledger = record.ledger.pruned(view.now, view.pace.hour)
@@ -34,9 +41,11 @@ def status_of(
         renewals=len(ledger.renewals),
         hold=hold,
         hold_until=_moment(hold_until),
-        last_event=last_event,
+        last_event=None if last_event is None else str(last_event),
         hosts={**account.environment.hosts, **record.hosts},
         storage=account.storage.name,
+        last_event_at=_moment(last_event_at),
+        evicted_at=_moment(ledger.evicted_at),
     )
 
 

@@ -86,6 +86,12 @@ class View:
         )
 
     @property
+    def exchange_wait(self) -> float:
+        """Seconds until a renewal may be sent, what forbids every call included."""
+        held = self.hold.until - self.now if self.hold is not None else 0.0
+        return max(self.renewal_wait, held, 0.0)
+
+    @property
     def lapsed(self) -> bool:
         """Whether the token ended so recently that the server may see that otherwise, and has not been asked yet."""
         return (

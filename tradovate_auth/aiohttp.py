@@ -18,7 +18,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from ._bearer import ONE_SHOT_TTL, READING, RENEW, Bearer
+from ._bearer import ONE_SHOT_TTL, RENEW, Bearer, Seen
 from ._missing import missing_extra
 from ._sending import CONNECT_SHARE, Outcome, environment_proxy, tls_context, unreachable
 from .errors import TradovateAuthError, TransportError
@@ -47,8 +47,9 @@ class TradovateAuth(Bearer):
     """Puts the shared access token on the requests of a session, and sends one again after a 401.
 
     For `middlewares=` of a session or of a call; one object for any number of sessions and event loops. A request waits only
-    while there is no usable token, within the session's own time-out; the errors of `TokenProvider.aget` come out of the call
-    then. See `Bearer` for the arguments; `resend_limit` means nothing here, because aiohttp can rewind what can be rewound.
+    while there is no usable token, within the total time-out of the call and for `patience` seconds at most; the errors of
+    `TokenProvider.get` come out of the call then. See `Bearer` for the arguments; `resend_limit` means nothing here, because
+    aiohttp can rewind what can be rewound.
     """
 
     async def __call__(
@@ -64,20 +65,24 @@ class TradovateAuth(Bearer):
             token = routes.held.token
             request.headers[_HEADER] = token.authorization
         elif self._target(url) is not None:
-            token = await self.provider.aget(min_ttl=self._ttl_for(request))
+            token = await self._aget(self._patience, self._ttl_for(request))
             self._stamp(request, token)
         else:
             return await handler(request)
         response = await handler(request)
         if response.status < 300 and not token.strikes.count:
             return response
-        if response.status == 401:
-            worth_while = self._rejected(token, request.method, request.url.raw_path)
+        seen = _seen(request, response)
+        if seen.carried != token.authorization:
+            return response  # a middleware behind ours has put something else there
+        if seen.status == 401:
+            worth_while = self._rejected(token, seen)
             return await self._again(request, handler, response, token) if worth_while else response
-        if response.status >= 400 or token.strikes.count:
-            self.provider.report(token, response.status)
-        origin = request.url.scheme, request.url.raw_authority
-        if request.method in READING and self._moved(token, origin, response.status, response.headers):
+        if seen.status >= 400 or token.strikes.count:
+            self.provider.report(token, seen.status)
+        # The body is not read, for the caller may want to do that by himself; but it may have ended with the head.
+        empty = self._unclear(token, seen) and response.content.at_eof()
+        if self._moved(token, seen, empty=empty):
             return await self._again(request, handler, response, token, RENEW)
         return response
 
@@ -93,7 +98,7 @@ class TradovateAuth(Bearer):
         if _is_spent(request):
             return response
         try:
-            fresh = await self.provider.aget(min_ttl=min_ttl)
+            fresh = await self._aget(self._patience, min_ttl)
         except TradovateAuthError:
             return response
         stays = min_ttl and self._routes_for(fresh).targets.get(request.url.raw_authority) is None
@@ -107,10 +112,7 @@ class TradovateAuth(Bearer):
         await request.close()
         self._stamp(request, fresh)
         again = await handler(request)
-        if again.status == 401:
-            self._rejected(fresh, request.method, request.url.raw_path)
-        else:
-            self.provider.report(fresh, again.status)
+        self._conclude(fresh, _seen(request, again))
         return again
 
     def _target(self, url: URL) -> str | None:
@@ -142,6 +144,12 @@ class TradovateAuth(Bearer):
 
     def _own_transport(self) -> "AiohttpTransport":
         return AiohttpTransport()
+
+
+def _seen(request: aiohttp.ClientRequest, response: aiohttp.ClientResponse) -> Seen:
+    url, carried = request.url, request.headers.get(_HEADER)
+    netloc = url.raw_authority.rpartition("@")[2]
+    return Seen(request.method, url.scheme, netloc, url.raw_path, carried, response.status, response.headers)
 
 
 def _is_spent(request: aiohttp.ClientRequest) -> bool:

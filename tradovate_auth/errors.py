@@ -94,15 +94,15 @@ class Throttled(TradovateAuthError):
 
 
 class CaptchaRequired(Throttled):
-    """The server asks for a captcha, which no program can solve: nothing is sent for an hour."""
+    """The server asks for a captcha, which no program can solve: nothing is sent for an hour or longer."""
 
-    default_advice = "Wait out the hour, or log in once on the vendor's own site; then call reset()."
+    default_advice = "Wait it out, or log in once on the vendor's own site; then call reset()."
 
 
 class LockedOut(Throttled):
     """The server has locked the account or this address for a rolling hour, and requests may prolong it."""
 
-    default_advice = "Stop everything that logs in with this account and wait out the hour."
+    default_advice = "Stop everything that logs in with this account, and wait it out."
 
 
 class SessionEvicted(Throttled):

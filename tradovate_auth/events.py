@@ -1,7 +1,7 @@
 """What happened to the session, for `TokenProvider(on_event=...)`. No event holds a secret.
 
-Events come in the order in which things happened, on the thread of the flight that made them happen, after every lock has
-been given back: a listener may call the provider. A listener's exception is logged, and nothing else comes of it.
+Events come one at a time, in the order in which things happened, on the thread of a flight, after every lock has been given
+back: a listener may call the provider. A listener's exception is logged, and nothing else comes of it.
 """
 
 import datetime as dt
@@ -40,6 +40,7 @@ class Event:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Granted(Event):
     generation: int
+    """Of the token; one more with each grant."""
     expires_at: dt.datetime
     """Aware, UTC, by the server's clock."""
 
@@ -66,6 +67,7 @@ class Adopted(_Granted):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Explained(Event):
     reason: str
+    """In words, without any secret."""
 
     def __str__(self) -> str:
         return f"{type(self).__name__}: {self.reason} ({self.account})"
@@ -89,6 +91,7 @@ class Evicted(_Explained):
     """The server ended our session before its time: most likely somebody else logged in with this user."""
 
     generation: int
+    """Of the token that it refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +99,7 @@ class Held(_Explained):
     """Nothing is sent for a while; whoever holds a living token notices nothing."""
 
     seconds: float
+    """For how long, from now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +107,7 @@ class HostsMoved(Event):
     """The server assigned other hosts (P§1.2)."""
 
     hosts: Mapping[str, str]
+    """All that it has assigned, by key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ What it does is in `_httpx_flow`; httpx and httpx2 have the same interface, but 
 
 import ssl
 
-from ._httpx_flow import HttpxBearer
+from ._httpx_flow import HttpxBearer, Peeked
 from ._httpx_transport import HttpxTransportBase
 from ._missing import missing_extra
 
@@ -24,15 +24,21 @@ except ImportError as error:
 __all__ = ["Httpx2Transport", "TradovateAuth"]
 
 
+class _Peeked(Peeked, httpx2.SyncByteStream, httpx2.AsyncByteStream):
+    """A body as its library wants it."""
+
+
 class TradovateAuth(HttpxBearer[httpx2.Request, httpx2.Response], httpx2.Auth):
     """Puts the shared access token on the requests of a client, and sends one again after a 401.
 
     For `auth=` of a client or of a call; one object for any number of clients, threads and event loops, asyncio or trio. A
-    request waits only while there is no usable token; the errors of `TokenProvider.get` come out of the call then. A body
-    with a known length up to `resend_limit` bytes is read before it is first sent. See `Bearer` for the arguments.
+    request waits only while there is no usable token, for `patience` seconds at most and no longer than its own time-outs
+    add up to; the errors of `TokenProvider.get` come out of the call then. A body with a known length up to `resend_limit`
+    bytes is read before it is first sent. See `Bearer` for the arguments.
     """
 
     _byte_stream = httpx2.ByteStream
+    _peeked = _Peeked
 
     def _own_transport(self) -> "Httpx2Transport":
         return Httpx2Transport()

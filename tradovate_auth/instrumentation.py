@@ -24,6 +24,8 @@ from typing import Self
 from ._instrument_state import STATE, Asked
 from ._overlay import Insecure, Logins, Overlay
 from ._source import TokenSource
+from .errors import ConfigurationError
+from .events import Event
 from .provider import TokenProvider
 from .transport import Call, Reply, first_installed
 
@@ -80,6 +82,7 @@ def instrument(
     aiohttp: bool = True,
     logins: Logins = "answer",
     insecure: Insecure = "warn",
+    on_event: Callable[[Event], object] | None = None,
 ) -> Instrumentation:
     """Give every client of these libraries the source's token, now or when the library is imported; return how to undo it.
 
@@ -97,14 +100,15 @@ def instrument(
         logins: "answer" the clients' own logins and renewals, or let them "pass" to the server.
         insecure: What a client without certificate checks gets: the token, and one `Warned` event for each library
             ("warn"), or neither token nor answer ("refuse").
+        on_event: The listener of the provider that is made, as for `TokenProvider`. Without one this joins whatever listens.
 
     Raises:
         ConfigurationError: An argument or a variable is wrong, or clients are instrumented already in another way.
     """
     wanted = {"requests": requests, "httpx": httpx, "httpx2": httpx2, "aiohttp": aiohttp}
     libraries = frozenset(name for name, on in wanted.items() if on)
-    asked = Asked(source, libraries, logins, insecure)
-    overlay = STATE.enter(asked, lambda: _overlay(source, logins, insecure))
+    asked = Asked(source, libraries, logins, insecure, on_event)
+    overlay = STATE.enter(asked, lambda: _overlay(source, logins, insecure, on_event))
     return Instrumentation(overlay.given, lambda: STATE.leave(overlay))
 
 
@@ -145,10 +149,21 @@ def instrument_client(
     return Instrumentation(overlay.given, lambda: STATE.uncover(held(), overlay))
 
 
-def _overlay(source: TokenSource | None, logins: Logins, insecure: Insecure) -> Overlay:
+def _overlay(
+    source: TokenSource | None,
+    logins: Logins,
+    insecure: Insecure,
+    on_event: Callable[[Event], object] | None = None,
+) -> Overlay:
+    if source is not None and on_event is not None:
+        raise ConfigurationError(
+            "There is a source, and a listener for one that would be made.",
+            None,
+            "Give the listener to the source: TokenProvider(on_event=...).",
+        )
     if source is not None:
         return Overlay(source, logins=logins, insecure=insecure)
-    own = TokenProvider.from_env(transport=_FirstInstalled())
+    own = TokenProvider.from_env(transport=_FirstInstalled(), on_event=on_event)
     return Overlay(own, logins=logins, insecure=insecure, own=own)
 
 

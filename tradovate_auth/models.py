@@ -72,6 +72,9 @@ class Credentials(Guarded):
         under the prefix; each also with `_FILE` behind it, naming a file that holds the value (one trailing newline is
         dropped). Blocks only on those files.
 
+        Args:
+            prefix: What their names begin with.
+
         Raises:
             ConfigurationError: A variable is missing, named twice, or its file cannot be read.
         """
@@ -154,7 +157,9 @@ class AccessToken(Guarded):
     generation: int = 1
     """1 for the account's first token and one more for each grant after it, in all processes that share a storage."""
     user_id: int | None = None
+    """The user's number, where the server gave one."""
     name: str = ""
+    """The user's name, as the server writes it."""
     device_id: str | None = None
     """The device it was granted to; whoever adopts it from a storage may run on another one."""
     known_expiry: bool = True
@@ -163,6 +168,7 @@ class AccessToken(Guarded):
     """The hosts that the server assigned (its `apiHosts`), merged over all its answers. P§1.2"""
     details: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     """The other, non-secret fields of the server's answer."""
+    # For the package's own use, and so not in the reference.
     strikes: Strikes = field(default_factory=Strikes, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -221,15 +227,25 @@ class Status:
     renews_at: dt.datetime | None
     """Aware, UTC: when this process means to renew it."""
     generation: int
+    """Of the newest token ever granted; 0 before the first."""
     failed_logins: int
-    """Spent in the rolling hour, as are the next two."""
+    """Logins that were refused or whose answer got lost, in the rolling hour."""
     logins: int
+    """Granted logins in the rolling hour."""
     renewals: int
+    """Renewals in the rolling hour, granted ones included."""
     hold: str | None
     """Why nothing may be sent now, in words; None if nothing forbids it."""
     hold_until: dt.datetime | None
+    """Aware, UTC: when that ends."""
     last_event: str | None
     """The newest event of this provider, in words."""
     hosts: Mapping[str, str]
+    """Where requests go, by key: the well-known hosts, and the assigned ones over them."""
     storage: str
     """What kind of storage this is, without its secrets."""
+    last_event_at: dt.datetime | None = None
+    """Aware, UTC, by this machine's clock: when `last_event` happened."""
+    evicted_at: dt.datetime | None = None
+    """Aware, UTC: when the server last ended a session of this user early, or granted the login after that; as far as any
+    process that shares the storage knows."""

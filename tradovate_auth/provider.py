@@ -12,34 +12,35 @@ the hot path must heed sets its `fresh_until` into the past, and the next caller
 import math
 import time
 from collections.abc import Callable
-from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import Final, Self, Unpack
 
 from ._clock import SYSTEM_CLOCK, Clock
+from ._closing import ClosingOnLoops
 from ._defaults import SESSIONS_OPENED, account_for, options_from_env, session_opened
 from ._flight import run_on_flight
 from ._guarded import Guarded
 from ._keeper import Keeper
 from ._ledger import Ledger
 from ._lifecycle import Lifecycle
+from ._options import Login, ProviderOptions, Renewal, check_options
 from ._refuge import Refuge
 from ._source import TokenSource
 from ._status import status_of
 from ._view import Need
 from .environments import Environment
-from .errors import ConfigurationError, Throttled
+from .errors import ConfigurationError, StorageError, Throttled, TokenTimeout
 from .events import Event, RenewalFailed
 from .models import AccessToken, Budget, Credentials, Status
 from .storage import Storage
 from .transport import Transport
 
-__all__ = ["TokenProvider", "TokenSource"]
+__all__ = ["ProviderOptions", "TokenProvider", "TokenSource"]
 
 _STRIKES: Final = 3  # P§5.1: how many answers in a row make an eviction likely enough to ask
 _FAULTS: Final = frozenset({408, 429})
 
 
-class TokenProvider(Guarded):
+class TokenProvider(Guarded, ClosingOnLoops):
     """Hands out the one access token of an account, and keeps it alive. Threads, tasks and event loops share one.
 
     Args:
@@ -48,7 +49,7 @@ class TokenProvider(Guarded):
         storage: Where processes share the session: a `Storage` or its URL. None: this process's memory, shared by all
             providers of equal credentials.
         transport: How the auth calls are sent; None takes the first of httpx2, httpx, requests, aiohttp.
-        timeout: Seconds that one auth call may take.
+        timeout: Seconds that one auth call may take, above 0 and an hour at most.
         renewal: "background" renews on a timer, traffic or not; "on-demand" only when somebody asks for the token.
         login: May it open a session? "always", "once" in this process, or "never".
         login_without_storage: Log in although the storage is unreachable, at the risk of closing somebody's session.
@@ -58,6 +59,7 @@ class TokenProvider(Guarded):
 
     Raises:
         ConfigurationError: An argument is wrong. Nothing was sent, and nothing is until somebody asks for a token.
+        ImportError: The storage's URL needs an extra that is not installed; the message says which.
     """
 
     def __init__(
@@ -68,19 +70,20 @@ class TokenProvider(Guarded):
         storage: Storage | str | None = None,
         transport: Transport | None = None,
         timeout: float = 20.0,
-        renewal: Literal["background", "on-demand"] = "background",
-        login: Literal["always", "once", "never"] = "always",
+        renewal: Renewal = "background",
+        login: Login = "always",
         login_without_storage: bool = False,
         budget: Budget = Budget(),  # noqa: B008  # frozen
         on_event: Callable[[Event], object] | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        if renewal not in ("background", "on-demand"):
-            raise ConfigurationError("renewal is 'background' or 'on-demand'.")
-        if login not in ("always", "once", "never"):
-            raise ConfigurationError("login is 'always', 'once' or 'never'.")
-        if not timeout > 0:
-            raise ConfigurationError("timeout is a number of seconds above 0.")
+        check_options(
+            renewal=renewal,
+            login=login,
+            budget=budget,
+            on_event=on_event,
+            login_without_storage=login_without_storage,
+        )
         self.environment = Environment.of(environment)
         self._login = login
         self._account = account_for(
@@ -94,7 +97,7 @@ class TokenProvider(Guarded):
         self._elapsed = clock.elapsed
 
     @classmethod
-    def from_env(cls, **options: Any) -> Self:
+    def from_env(cls, **options: Unpack[ProviderOptions]) -> Self:
         """Return a provider for the credentials, environment and storage in the `TRADOVATE_` variables.
 
         Args:
@@ -103,7 +106,7 @@ class TokenProvider(Guarded):
 
         Raises:
             ConfigurationError: See `Credentials.from_env`.
-            ImportError: There are keys, and the extra `crypto` is not installed.
+            ImportError: There are keys, and the extra `crypto` is not installed; or as for the class.
         """
         return cls(Credentials.from_env(), **options_from_env(options))
 
@@ -138,6 +141,8 @@ class TokenProvider(Guarded):
                 flight.wait(None if timeout is None else max(deadline - time.monotonic(), 0.0))
         except StopIteration as arrived:
             return arrived.value  # type: ignore[no-any-return]  # what the generator returns
+        except TokenTimeout as error:
+            raise TokenTimeout(f"{error.message} {self._account.busy}".strip()) from None
 
     async def aget(self, *, min_ttl: float = 0.0) -> AccessToken:
         """Return a usable token, as `get` does, without ever blocking the loop. Any asyncio loop, and trio.
@@ -185,7 +190,7 @@ class TokenProvider(Guarded):
             token: The one that the call carried.
             status: The answer's status.
         """
-        if status < 400:
+        if 200 <= status < 300:
             self._keeper.trust(token)
         elif status in _FAULTS or status >= 500:
             token.strikes.count += 1
@@ -208,17 +213,18 @@ class TokenProvider(Guarded):
         def left() -> float | None:
             return None if deadline is None else max(deadline - time.monotonic(), 0.0)
 
-        token, earlier = self.get(timeout), self._keeper.last_event
+        token, earlier = self.get(timeout), self._keeper.listener.last
         for flight in self._keeper.renewing(token):
             flight.wait(left())
-        renewed, event = self.get(left()), self._keeper.last_event
+        renewed, event = self.get(left()), self._keeper.listener.last
         if renewed.generation > token.generation:
             return renewed
         why = "no more may be asked for at this moment"
         if isinstance(event, RenewalFailed) and event is not earlier:
             why = event.reason
-        wait = max(self._keeper.held.again_at - self._elapsed(), 0.0)
-        raise Throttled(f"The token was not renewed: {why}.", wait, "The old token stays in use.")
+        raise Throttled(
+            f"The token was not renewed: {why}.", self._renewal_wait(token), "The old token stays in use."
+        )
 
     def reset(self) -> None:
         """Forget holds, pauses and refused credentials: a human says that the cause is gone. What was spent stays spent.
@@ -238,12 +244,16 @@ class TokenProvider(Guarded):
         Raises:
             StorageError: The storage cannot be read.
         """
-        record = self._account.load()
-        machine = self._account.machine.load()
-        spent = machine.ledger.shifted(record.offset)
-        view = self._lifecycle.survey(record, self._keeper.held.token, Need(), machine=spent)
-        event = None if self._keeper.last_event is None else str(self._keeper.last_event)
-        return status_of(self._account, record, view, closed=self._keeper.closed, last_event=event)
+        keeper = self._keeper
+        record, view = self._lifecycle.glance(keeper.held.token, Need())
+        return status_of(
+            self._account,
+            record,
+            view,
+            closed=keeper.closed,
+            last_event=keeper.listener.last,
+            last_event_at=keeper.listener.last_at,
+        )
 
     def url(self, key: str, path: str) -> str:
         """Return the URL of a path on the host that the server assigned under a key of its `apiHosts`. Never blocks.
@@ -266,6 +276,9 @@ class TokenProvider(Guarded):
     def websocket_url(self, key: str) -> str:
         """Return the URL of the WebSocket on an assigned host; see `url`. Never blocks.
 
+        Args:
+            key: As for `url`, or that of a host for market data, such as "mdDemo".
+
         Raises:
             ConfigurationError: No host goes by that key.
         """
@@ -282,24 +295,16 @@ class TokenProvider(Guarded):
         """Close, as `close` does, without blocking the loop."""
         await run_on_flight(self.close)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
     def __repr__(self) -> str:
         return f"<TokenProvider {self._account.label}>"
+
+    def _renewal_wait(self, token: AccessToken) -> float:
+        """Return in how many seconds a renewal that somebody asks for may be sent, as far as anybody knows now."""
+        try:
+            _, view = self._lifecycle.glance(token, Need(replace=token.generation))
+        except StorageError:
+            return max(self._keeper.held.again_at - self._elapsed(), 0.0)
+        return view.exchange_wait
 
     def _may_login(self) -> bool:
         if self._login == "once":

@@ -15,11 +15,13 @@ import contextlib
 import datetime as dt
 import ssl
 import time
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Any, Final, Unpack
 from urllib.parse import urlsplit
 
-from ._bearer import ONE_SHOT_TTL, READING, RENEW, RESEND_LIMIT, Bearer
+from ._bearer import ONE_SHOT_TTL, PATIENCE, READING, RENEW, RESEND_LIMIT, Bearer, Seen
 from ._missing import missing_extra
+from ._options import ProviderOptions
 from ._sending import CONNECT_SHARE, Outcome, look_up, tls_context, unreachable, within
 from ._source import TokenSource
 from .errors import TradovateAuthError
@@ -29,7 +31,7 @@ from .transport import ANSWER_LIMIT, Call, Reply
 try:
     import requests
     from requests.auth import AuthBase
-    from requests.cookies import extract_cookies_to_jar
+    from requests.cookies import extract_cookies_to_jar, get_cookie_header
     from requests.utils import rewind_body
     from urllib3.exceptions import ConnectTimeoutError, HTTPError, MaxRetryError, NewConnectionError
 except ImportError as error:
@@ -59,9 +61,12 @@ class TradovateAuth(Bearer, AuthBase):
         *,
         route: bool = True,
         resend_limit: int = RESEND_LIMIT,
-        **provider_options: Any,
+        patience: float | None = PATIENCE,
+        **provider_options: Unpack[ProviderOptions],
     ) -> None:
-        super().__init__(source, route=route, resend_limit=resend_limit, **provider_options)
+        super().__init__(
+            source, route=route, resend_limit=resend_limit, patience=patience, **provider_options
+        )
         self._hook = self._on_response  # bound once, not for every request
 
     def __call__(self, r: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -76,7 +81,7 @@ class TradovateAuth(Bearer, AuthBase):
 
     def _sign(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         if self._target(request) is not None:
-            token = self._get(min_ttl=0.0 if _is_whole(request) else ONE_SHOT_TTL)
+            token = self._get(self._patience, 0.0 if _is_whole(request) else ONE_SHOT_TTL)
             self._stamp(request, token)
             request.hooks["response"].append(self._hook)
         return request
@@ -88,8 +93,11 @@ class TradovateAuth(Bearer, AuthBase):
     def _stamp(self, request: requests.PreparedRequest, token: AccessToken) -> None:
         self._routes_for(token)
         parts, target = urlsplit(str(request.url)), self._target(request)
-        if target is not None and self._routes.targets:
-            request.url = parts._replace(netloc=target).geturl()
+        if target is not None and self._routes.targets and target != parts.netloc:
+            with _cookies_kept(request):
+                request.url = parts._replace(netloc=target).geturl()
+                if "Host" in request.headers:  # the caller's own, which would name the old one
+                    request.headers["Host"] = target
         request.headers["Authorization"] = token.authorization
 
     def _on_response(self, response: requests.Response, **kwargs: Any) -> requests.Response:
@@ -98,21 +106,22 @@ class TradovateAuth(Bearer, AuthBase):
             return response
         if self._target(response.request) is None:
             return response
-        token = self._sent.get(str(response.request.headers.get("Authorization")))
+        seen = _seen(response)
+        token = self._sent.get(str(seen.carried))
         if status == 401:
             return self._after_401(response, token, kwargs)
         if token is not None:
             if status >= 400 or token.strikes.count:
                 self.provider.report(token, status)
-            request, parts = response.request, urlsplit(str(response.request.url))
-            origin = str(parts.scheme), str(parts.netloc)
-            if request.method in READING and self._moved(token, origin, status, response.headers):
+            # Where nobody wants to read the answer by himself, requests would read it next.
+            empty = self._unclear(token, seen) and not kwargs.get("stream") and not response.content
+            if self._moved(token, seen, empty=empty):
                 return self._after_move(response, kwargs)
         return response
 
     def _after_move(self, response: requests.Response, kwargs: dict[str, Any]) -> requests.Response:
         try:
-            self._routes_for(self._get(min_ttl=RENEW))
+            self._routes_for(self._get(self._patience_of(kwargs), RENEW))
         except TradovateAuthError:
             return response
         fresh, target = self._routes.token, self._target(response.request)
@@ -123,24 +132,33 @@ class TradovateAuth(Bearer, AuthBase):
     def _after_401(
         self, response: requests.Response, token: AccessToken | None, kwargs: dict[str, Any]
     ) -> requests.Response:
-        request = response.request
-        method, path = str(request.method), str(urlsplit(str(request.url)).path)
+        seen = _seen(response)
         # Without our header: a redirect between two of our hosts, or a netrc, took it away. No order is sent twice for that.
-        worth_while = method in READING if token is None else self._rejected(token, method, path)
-        if not worth_while or not _is_whole(request):
+        worth_while = seen.method in READING if token is None else self._rejected(token, seen)
+        if not worth_while or not _is_whole(response.request):
             return response
         try:
-            fresh = self._get()
+            fresh = self._get(self._patience_of(kwargs))
         except TradovateAuthError:
             return response
         if token is not None and fresh.generation == token.generation:
             return response
         return self._resend(response, fresh, kwargs)
 
+    def _patience_of(self, kwargs: dict[str, Any]) -> float:
+        """Return how long to wait in the middle of a call: no longer than it may take itself, if that is told in numbers."""
+        limit = kwargs.get("timeout")
+        parts = limit if isinstance(limit, tuple) else (limit, limit)
+        told = all(isinstance(part, int | float) for part in parts)
+        return min(self._patience, sum(parts)) if told else self._patience
+
     def _resend(
         self, response: requests.Response, token: AccessToken, kwargs: dict[str, Any]
     ) -> requests.Response:
         request = response.request
+        connection = getattr(response, "connection", None)
+        if connection is None:  # an adapter of another make, whose answers do not say where they come from
+            return response
         if request.body.__class__ not in _WHOLE:
             try:
                 rewind_body(request)
@@ -156,18 +174,38 @@ class TradovateAuth(Bearer, AuthBase):
             extract_cookies_to_jar(cookies, response.request, response.raw)
             request.prepare_cookies(cookies)
         started = time.perf_counter()
-        again: requests.Response = response.connection.send(request, **kwargs)
+        again: requests.Response = connection.send(request, **kwargs)
         again.elapsed = dt.timedelta(seconds=time.perf_counter() - started)
         again.history.append(response)
+        self._conclude(token, _seen(again))
         again.request = request
-        if again.status_code == 401:
-            self._rejected(token, str(request.method), str(urlsplit(str(request.url)).path))
-        else:
-            self.provider.report(token, again.status_code)
         return again
 
     def _own_transport(self) -> "RequestsTransport":
         return RequestsTransport()
+
+
+def _seen(response: requests.Response) -> Seen:
+    request = response.request
+    parts = urlsplit(str(request.url))
+    scheme, netloc = str(parts.scheme), str(parts.netloc.rpartition("@")[2])
+    carried = str(request.headers.get("Authorization"))
+    return Seen(
+        str(request.method), scheme, netloc, str(parts.path), carried, response.status_code, response.headers
+    )
+
+
+@contextlib.contextmanager
+def _cookies_kept(request: requests.PreparedRequest) -> Iterator[None]:
+    """Give a request the cookies of the host that it is led to meanwhile; a Cookie header of the caller's own stays."""
+    jar = request._cookies  # noqa: SLF001  # as requests' own digest auth does
+    header = request.headers.pop("Cookie", None)
+    from_jar = jar is not None and get_cookie_header(jar, request) == header
+    yield
+    if from_jar:
+        request.prepare_cookies(jar)
+    elif header is not None:
+        request.headers["Cookie"] = header
 
 
 def _is_whole(request: requests.PreparedRequest) -> bool:

@@ -18,13 +18,15 @@ __all__ = ["INSTRUMENTED", "TARGETS", "WORDS", "Target", "main"]
 INSTRUMENTED: Final = (
     *(
         "tradovate_auth._wire",
+        "tradovate_auth._fields",
+        "tradovate_auth._verdicts",
         "tradovate_auth._grant",
         "tradovate_auth.models",
         "tradovate_auth.environments",
     ),
     *("tradovate_auth.storage._codec", "tradovate_auth.websocket", "email._parseaddr", "email.utils"),
 )
-_STATUSES: Final = (200, 200, 200, 401, 423, 429, 500, 404, 307, 421, 204, 408)
+_STATUSES: Final = (200, 200, 200, 401, 423, 429, 500, 404, 307, 421, 204, 408, 400, 403)
 _NOW: Final = 1_800_000_000.0
 _DAY: Final = dt.timedelta(days=1)
 
@@ -59,11 +61,13 @@ def read_answer(data: bytes) -> object:
         _believe(verdict, _NOW if issued_at is None else issued_at)
     elif isinstance(verdict, _wire.Penalty):
         assert 1.0 <= verdict.seconds <= 3600.0
-    elif isinstance(verdict, _wire.LockedOut):
-        assert 0.0 <= verdict.seconds(_NOW) <= _DAY.total_seconds()
     elif isinstance(verdict, _wire.Refused):
         assert verdict.text
         assert verdict.text.isprintable()
+    elif isinstance(verdict, _wire.Faulty):
+        assert verdict.reason.isprintable()
+    if isinstance(verdict, _wire.LockedOut | _wire.Captcha | _wire.Penalty):
+        assert 0.0 <= verdict.retry_after.seconds(_NOW) <= _DAY.total_seconds()
     return verdict
 
 
@@ -142,7 +146,7 @@ _HEADERS: Final = (
     b"Fri, 31 Dec 9999 23:59:59 GMT\nFriday, 15-Jan-27 08:00:00 GMT\n",
 )
 _ANSWER_SEEDS: Final = tuple(
-    bytes([status]) + head + body for status in (0, 3, 5) for head in _HEADERS for body in _BODIES
+    bytes([status]) + head + body for status in (0, 3, 5, 12) for head in _HEADERS for body in _BODIES
 )
 TARGETS: Final[dict[str, Callable[[], Target]]] = {
     "answers": lambda: Target(read_answer, _ANSWER_SEEDS),

@@ -8,7 +8,7 @@ import os
 from urllib.parse import unquote, urlsplit
 
 from ..errors import ConfigurationError
-from . import _redis_url
+from . import _discreet, _redis_url
 from ._codec import NotARecord
 from ._packing import pack, unpack
 from ._record import Lease, Record, Storage, StorageBusy, UnreadableRecord
@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 
+@_discreet.discreet
 def from_url(url: str, *, keys: KeyRing | None = None) -> Storage:
     """Return the storage that a URL names. Does not block, and touches nothing.
 

@@ -112,7 +112,7 @@ def _finite(text: str) -> float:
 
 
 def _record_fields(record: Record) -> dict[str, object]:
-    return {
+    fields: dict[str, object] = {
         "revision": record.revision,
         "generation": record.generation,
         "tokens": {cid: _token_fields(token) for cid, token in record.tokens.items()},
@@ -122,6 +122,8 @@ def _record_fields(record: Record) -> dict[str, object]:
         "ledger": asdict(record.ledger),
         "offset": record.offset,
     }
+    # Left out where there is nothing in it, as it is everywhere but in one record: earlier versions know no such field.
+    return {**fields, "strangers": dict(record.strangers)} if record.strangers else fields
 
 
 def _token_fields(token: AccessToken) -> dict[str, object]:
@@ -216,8 +218,10 @@ def _anything(value: Any) -> object:
     return value
 
 
-def _made(kind: Callable[..., T], readers: Readers) -> Callable[[Any], T]:
-    """Return the reader of a dataclass, one reader for each of its fields."""
+def _made(
+    kind: Callable[..., T], readers: Readers, optional: frozenset[str] = frozenset()
+) -> Callable[[Any], T]:
+    """Return the reader of a dataclass, one reader for each of its fields; an optional one may be missing."""
 
     def reading(value: Any) -> T:
         if not isinstance(value, dict):
@@ -225,6 +229,8 @@ def _made(kind: Callable[..., T], readers: Readers) -> Callable[[Any], T]:
         found = {}
         for name, read in readers.items():
             if name not in value:
+                if name in optional:
+                    continue
                 raise NotARecord(f"no field {name}")
             try:
                 found[name] = read(value[name])
@@ -288,5 +294,7 @@ _RECORD_FIELDS: Final[Readers] = {
     "hosts": _mapping(_string),
     "ledger": _made(Ledger, _LEDGER),
     "offset": _number,
+    "strangers": _mapping(_number),
 }
-_RECORD: Final = _made(Record, _RECORD_FIELDS)
+_OPTIONAL: Final = frozenset({"strangers"})
+_RECORD: Final = _made(Record, _RECORD_FIELDS, _OPTIONAL)

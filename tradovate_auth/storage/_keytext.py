@@ -1,6 +1,7 @@
 """Where the text of a key ring comes from, and what is in it. No error shows any of it, or the path where it lies."""
 
 import base64
+import logging
 import os
 import re
 import stat
@@ -19,6 +20,9 @@ _KEY: Final = re.compile(r"[A-Za-z0-9+/_-]{43}=?")
 _OTHERS: Final = 0o077
 _MODES: Final = os.name != "nt"  # there they say nothing
 _URL_SAFE: Final = str.maketrans("+/", "-_")
+_log: Final = logging.getLogger("tradovate_auth")
+_TOLD: Final[set[str]] = set()  # of which files the log has been told that they are open to others
+_CLOSE: Final = "Close it with chmod 600. If others may have read it, replace the keys."
 _FORM: Final = (
     "A key ring is text of the form id:key, one per line or with commas between, the key that seals last."
 )
@@ -49,6 +53,8 @@ def entries(text: str) -> dict[str, bytes]:
 def variable(name: str) -> str:
     """Return what an environment variable holds, or the file that the one with `_FILE` behind its name names.
 
+    A file that is open to others is read all the same, and the log is told once: containers often mount their secrets so.
+
     Raises:
         ConfigurationError: Neither is set, or both, or the file cannot be read.
     """
@@ -69,10 +75,10 @@ def contents(path: str | os.PathLike[str], what: str, *, private: bool) -> str:
     Args:
         path: Where it is. Errors do not repeat it: somebody may have handed over the keys themselves.
         what: What it is called instead.
-        private: Nobody but its owner may have any right to it.
+        private: If others than its owner have any right to it, that is an error, and not only worth a warning.
 
     Raises:
-        ConfigurationError: It cannot be read, or is open to others.
+        ConfigurationError: It cannot be read, or is open to others and private.
     """
     try:
         with Path(path).open("rb") as stream:
@@ -80,13 +86,14 @@ def contents(path: str | os.PathLike[str], what: str, *, private: bool) -> str:
             data = stream.read()
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{what} cannot be read: {type(error).__name__}.") from None
-    if private and _MODES and mode & _OTHERS:
-        del data
-        raise ConfigurationError(
-            f"{what} is open to others than its owner: its mode is {mode:04o}.",
-            None,
-            "Close it with chmod 600. If others may have read it, replace the keys.",
-        )
+    if _MODES and mode & _OTHERS:
+        wide = f"{what} is open to others than its owner: its mode is {mode:04o}."
+        if private:
+            del data
+            raise ConfigurationError(wide, None, _CLOSE)
+        if what not in _TOLD:
+            _TOLD.add(what)
+            _log.warning("%s %s", wide, _CLOSE)
     return data.decode("utf-8-sig", "replace")  # an error would hold the bytes; what was replaced is no key
 
 

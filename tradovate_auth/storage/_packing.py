@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from ._codec import NotARecord, decode, encode
+from ._discreet import discreet
 from ._keytext import ID
 from ._record import Record, UnreadableRecord
 from ._seal import OVERHEAD, KeyRing
@@ -29,6 +30,7 @@ _FIELDS: Final = {"data": str, "key": str, "schema": int}
 _MEANWHILE: Final = "The record was left as it is: valid tokens stay in use, and nobody logs in meanwhile."
 
 
+@discreet
 def pack(record: Record, key: str, keys: KeyRing | None = None) -> bytes:
     """Return a record as bytes, for a storage to keep: JSON in ASCII, sealed if there are keys. Does not block.
 
@@ -44,6 +46,7 @@ def pack(record: Record, key: str, keys: KeyRing | None = None) -> bytes:
     return data if keys is None else _sealed(data, key, keys)
 
 
+@discreet
 def unpack(data: bytes | bytearray | memoryview, key: str, keys: KeyRing | None = None) -> Record:
     """Return the record in bytes that `pack` made. Does not block.
 

@@ -9,7 +9,17 @@ from .._ledger import Ledger
 from ..errors import StorageError
 from ..models import AccessToken
 
-__all__ = ["OWNED", "Lease", "Owned", "Record", "Storage", "StorageBusy", "UnreadableRecord"]
+__all__ = [
+    "OVERTAKEN",
+    "OWNED",
+    "Lease",
+    "Overtaken",
+    "Owned",
+    "Record",
+    "Storage",
+    "StorageBusy",
+    "UnreadableRecord",
+]
 
 
 class StorageBusy(StorageError):
@@ -49,6 +59,9 @@ class Record:
     ledger: Ledger = field(default_factory=Ledger)
     offset: float = 0.0
     """The server's clock minus the storage's own, in seconds."""
+    strangers: Mapping[str, float] = field(default_factory=dict)
+    """Tokens of other users, which instrumentation must not replace: their digests, and when each was seen, by the
+    storage's own clock. Only in the record that is for them alone."""
     set_aside: str | None = field(default=None, compare=False)
     """Set by a `load` that found something else than a record, put it aside and starts anew: where it lies and why, in
     words. Never stored."""
@@ -75,6 +88,17 @@ class Owned:
 
 
 OWNED: Final = Owned()
+
+
+class Overtaken:
+    """The lease of somebody who need not wait any longer: a newer record is there."""
+
+    def held(self) -> bool:
+        """See `Lease.held`. Never blocks."""
+        return False
+
+
+OVERTAKEN: Final = Overtaken()
 
 
 class Storage(Protocol):

@@ -4,21 +4,24 @@ A lease is not a lock. It lapses under a holder that sleeps longer than it lasts
 the server; what keeps a late writer from harm is the comparison in `save`. So nothing here tries to be safer than it can be:
 `held` asks, waiters look for a newer record before they look at the lease, and a Redis that is gone when a lease should be
 given back is left alone, for the lease lapses by itself.
+
+A Redis that hangs answers too late for whoever has asked, and then gives a lease to somebody who has left. This process knows
+those by their names, and takes such a lease away when it meets it; others wait until it lapses.
 """
 
 import contextlib
 import os
 import random
-import secrets
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
 from ..errors import StorageError
-from ._record import StorageBusy
+from ._record import OVERTAKEN, Lease, StorageBusy
 from ._redis_client import Server
 from ._redis_errors import Unreachable
 from ._redis_scripts import EXTEND, RELEASE, TRY
@@ -30,6 +33,8 @@ _LOOK: Final = (
 )
 _RETRY: Final = 0.25  # seconds at most until a Redis that could not be asked is asked again
 _BEATS: Final = 3  # extensions within the time of a lease
+# Owners of this process that have left, and may have a lease all the same: what they were told last got lost.
+_GONE: Final[deque[bytes]] = deque(maxlen=256)
 
 
 class Spot(NamedTuple):
@@ -54,7 +59,7 @@ class RedisLease:
     def __init__(self, spot: Spot) -> None:
         self._spot = spot
         self._pid = os.getpid()
-        self._owner = f"{socket.gethostname()}/{self._pid}/{secrets.token_hex(8)}"
+        self._owner = f"{socket.gethostname()}/{self._pid}/{os.urandom(8).hex()}"
         self._over = threading.Event()
 
     def held(self) -> bool:
@@ -67,9 +72,21 @@ class RedisLease:
 
     def tried(self, seen: int | None) -> Any:
         """Try to take it; return what the script says."""
+        answer = self._asked(seen)
+        if answer[0] == b"taken" and answer[1] in _GONE:
+            with contextlib.suppress(StorageError):  # a user who may not take it away waits for it to lapse
+                self._spot.server.run(RELEASE, [self._spot.lease], answer[1], self._spot.channel)
+            answer = self._asked(seen)
+        return answer
+
+    def _asked(self, seen: int | None) -> Any:
         spot = self._spot
         looked = "" if seen is None else seen
         return spot.server.run(TRY, [spot.lease, spot.record], self._owner, spot.milliseconds, looked)
+
+    def left(self) -> None:
+        """Remember that nobody has it, whatever the Redis says later."""
+        _GONE.append(self._owner.encode())
 
     def started(self) -> None:
         """Begin to extend it."""
@@ -81,18 +98,20 @@ class RedisLease:
         """Give it back, or leave it to lapse. In a child forked meanwhile nothing happens: it is the parent's."""
         self._over.set()
         if self._pid == os.getpid():
-            with contextlib.suppress(StorageError):
+            try:
                 self._spot.server.run(RELEASE, [self._spot.lease], self._owner, self._spot.channel)
+            except StorageError:
+                self.left()
 
-    def refusal(self, holder: bytes, timeout: float) -> StorageBusy:
+    def refusal(self, holder: bytes) -> StorageBusy:
         """Return the error for whoever has waited in vain."""
         host, _, rest = holder.decode("utf-8", "replace").rpartition("/")[0].rpartition("/")
         if (host, rest) == (socket.gethostname(), str(os.getpid())):
-            who = "another thread of this process"
+            who = "Another thread of this process"
         else:
-            who = f"process {rest} on {host}" if rest.isdigit() else "somebody"
+            who = f"Process {rest} on {host}" if rest.isdigit() else "Somebody"
         return StorageBusy(
-            f"The stored session was not free within {timeout:g} s: {who} holds it.",
+            f"{who} holds the stored session.",
             None,
             f"Valid tokens stay in use. If that process hangs, its lease lapses within {self._spot.lasting:g} s.",
         )
@@ -112,27 +131,24 @@ class RedisLease:
                 pause = min(_RETRY, self._spot.lasting / _BEATS)
 
 
-class _Overtaken:
-    """The lease of somebody who need not wait any longer: a newer record is there."""
-
-    def held(self) -> bool:
-        """See `Lease.held`. Never blocks."""
-        return False
-
-
 @contextmanager
-def entered(spot: Spot, timeout: float, seen: int | None) -> Iterator[RedisLease | _Overtaken]:
+def entered(spot: Spot, timeout: float, seen: int | None) -> Iterator[Lease]:
     """Hold a lease, or none where something newer than `seen` is there.
 
     Raises:
         StorageError: On entering, as in `Storage.exclusive`.
     """
     lease = RedisLease(spot)
-    if not _taken(lease, spot, max(timeout, 0.0), seen):
-        yield _Overtaken()
-        return
-    lease.started()
     try:
+        had = _taken(lease, spot, max(timeout, 0.0), seen)
+    except BaseException:
+        lease.left()
+        raise
+    if not had:
+        yield OVERTAKEN
+        return
+    try:
+        lease.started()
         yield lease
     finally:
         lease.ended()
@@ -146,7 +162,7 @@ def _taken(lease: RedisLease, spot: Spot, timeout: float, seen: int | None) -> b
         while answer[0] == b"taken":
             left = deadline - time.monotonic()
             if left <= 0:
-                raise lease.refusal(answer[1], timeout)
+                raise lease.refusal(answer[1])
             news.wait(min(left, _LOOK * random.uniform(0.5, 1), answer[2] / 1000 + 0.001))  # noqa: S311
             answer = _tried_again(lease, news, deadline, seen)
     return bool(answer[0] == b"held")

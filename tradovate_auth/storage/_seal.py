@@ -5,7 +5,6 @@ A ring knows its keys by ids. One key seals, every key opens. What a seal says a
 
 import base64
 import os
-import secrets
 from collections.abc import Callable, Mapping
 from typing import Final, Literal, NoReturn, Protocol, Self
 
@@ -78,7 +77,7 @@ class KeyRing(Guarded):
     @staticmethod
     def generate_key() -> str:
         """Return a new random key as text: 44 characters of URL-safe base64. Keep it as the secret that it is."""
-        return base64.urlsafe_b64encode(secrets.token_bytes(KEY_BYTES)).decode()
+        return base64.urlsafe_b64encode(os.urandom(KEY_BYTES)).decode()
 
     @classmethod
     def parse(cls, text: str, *, plain: Literal["accept", "refuse"] = "accept") -> Self:
@@ -107,8 +106,9 @@ class KeyRing(Guarded):
     ) -> Self:
         """Return the ring that an environment variable holds, as text for `parse`.
 
-        The variable with `_FILE` behind its name may name a file that holds it instead. That file's mode is not looked at,
-        because secrets that are mounted into a container are open to everybody in there. Blocks only on that file.
+        The variable with `_FILE` behind its name may name a file that holds it instead. If that file is open to others than
+        its owner, the log gets one warning and the keys are used: containers often mount their secrets so. Blocks only on
+        that file.
 
         Args:
             name: The variable.
@@ -181,7 +181,7 @@ class KeyRing(Guarded):
             data: What nobody without the key is to read.
             context: What has to be the same when it is opened. Not stored.
         """
-        nonce = secrets.token_bytes(_NONCE)
+        nonce = os.urandom(_NONCE)
         return nonce + self._ciphers[self._current].encrypt(nonce, data, context)
 
     def unseal(self, key_id: str, sealed: bytes, context: bytes) -> bytes | None:

@@ -25,10 +25,12 @@ from typing import TYPE_CHECKING, Final
 from .._clock import SYSTEM_CLOCK, Clock
 from ..errors import ConfigurationError, StorageError
 from ._codec import NotARecord
+from ._discreet import discreet
 from ._epoch import epoch_of, written_epoch
+from ._file_lock import Newer, holder, sign
 from ._files import LARGEST, admit_folder, explained, put_aside, read, tighten, write
 from ._packing import pack, unpack
-from ._record import OWNED, Lease, Record, StorageBusy
+from ._record import OVERTAKEN, OWNED, Lease, Record, StorageBusy
 from ._seal import KeyRing
 
 if TYPE_CHECKING:
@@ -102,6 +104,7 @@ class FileStorage:
                 return self._clock.time()
         return self._epoch + self._clock.elapsed()
 
+    @discreet
     def load(self, key: str) -> Record | None:
         """See `Storage.load`. Blocks on the disk, and on no lock unless there is something to put aside.
 
@@ -119,6 +122,7 @@ class FileStorage:
                 pass
         return self._started_anew(key, path)
 
+    @discreet
     def save(self, key: str, record: Record) -> bool:
         """See `Storage.save`. Blocks on the disk, and on others that save under this key at the same moment.
 
@@ -138,17 +142,19 @@ class FileStorage:
             return True
 
     @contextmanager
-    def exclusive(self, key: str, timeout: float, *, seen: int | None = None) -> Iterator[Lease]:  # noqa: ARG002
+    def exclusive(self, key: str, timeout: float, *, seen: int | None = None) -> Iterator[Lease]:
         """See `Storage.exclusive`. Blocks while another process or thread holds the key; free when that one dies.
 
-        Not reentrant, and the wait never ends early. Saving needs no hold of this lock, and is not kept waiting by it.
+        Not reentrant. A key that is free is had, whatever was seen. Saving needs no hold of this lock, and is not kept waiting
+        by it.
 
         Raises:
             StorageBusy: It was not free in time (the text names the process).
             StorageError: It cannot be locked.
         """
-        with self._held(self._path(key, "lock"), timeout, _LOOK):
-            yield OWNED
+        newer = None if seen is None else Newer(self._path(key, "json"), lambda: self._generation(key), seen)
+        with self._held(self._path(key, "lock"), timeout, _LOOK, newer) as had:
+            yield OWNED if had else OVERTAKEN
 
     def _path(self, key: str, kind: str) -> Path:
         readable = re.sub(r"[^a-z0-9]+", "-", key.lower().partition("://")[2] or key.lower())
@@ -166,6 +172,14 @@ class FileStorage:
         if len(data) > LARGEST:
             raise NotARecord("too large")
         return unpack(data, key, self._keys)
+
+    def _generation(self, key: str) -> int:
+        """Return the generation of what is kept, 0 where that cannot be told: whoever has the lock finds out why."""
+        try:
+            record = self._recorded(key, self._path(key, "json"))
+        except (OSError, StorageError, NotARecord):
+            return 0
+        return record.generation if record is not None else 0
 
     def _agreed_epoch(self, boot: str) -> float:
         path = self._path(_CLOCK, "json")
@@ -196,15 +210,21 @@ class FileStorage:
             yield
 
     @contextmanager
-    def _held(self, path: Path, timeout: float, look: float) -> Iterator[None]:
-        lock = self._acquired(path, timeout, look)
+    def _held(self, path: Path, timeout: float, look: float, newer: Newer | None = None) -> Iterator[bool]:
+        """Hold a lock (True), or none where something newer has come meanwhile (False)."""
+        lock = self._acquired(path, timeout, look, newer)
+        if lock is None:
+            yield False
+            return
         try:
-            yield
+            yield True
         finally:
             with explained("unlocked", path):
                 lock.release()
 
-    def _acquired(self, path: Path, timeout: float, look: float) -> "BaseFileLock":
+    def _acquired(
+        self, path: Path, timeout: float, look: float, newer: Newer | None
+    ) -> "BaseFileLock | None":
         from filelock import FileLock, Timeout
 
         self._admitted(create=True)
@@ -213,36 +233,17 @@ class FileStorage:
             # A new object each time: one that was made before a fork is of no use after it. No fallback to a lock that
             # is only a file: it would outlive a killed holder.
             lock = FileLock(
-                path, mode=0o600, fallback_to_soft=False, preserve_lock_file=True, on_acquired=_sign
+                path, mode=0o600, fallback_to_soft=False, preserve_lock_file=True, on_acquired=sign
             )
             try:
                 # filelock would take a negative wait, and an infinite one, for one without an end.
-                lock.acquire(min(max(timeout, 0.0), threading.TIMEOUT_MAX), look)
+                lock.acquire(min(max(timeout, 0.0), threading.TIMEOUT_MAX), look, cancel_check=newer)
             except Timeout:
+                if newer is not None and newer():
+                    return None
                 raise StorageBusy(
-                    f"The stored session was not free within {max(timeout, 0.0):g} s: {_holder(path)} holds it.",
+                    f"{holder(path)} holds the stored session.",
                     None,
                     "Valid tokens stay in use. If that process hangs, end it: its lock ends with it.",
                 ) from None
         return lock
-
-
-def _sign(opened: int) -> None:
-    """Write into a lock's file who holds it, for the error of those who wait in vain. It may fail: the lock holds anyway."""
-    try:
-        os.ftruncate(opened, 0)
-        os.lseek(opened, 0, os.SEEK_SET)
-        os.write(opened, f"{os.getpid()}\n".encode())
-    except OSError:
-        pass
-
-
-def _holder(path: Path) -> str:
-    try:
-        signature = read(path) or b""
-    except OSError:  # Windows lets nobody else read what is locked
-        signature = b""
-    pid = signature.strip()
-    if pid == str(os.getpid()).encode():
-        return "another thread of this process"
-    return f"process {pid.decode()}" if pid.isdigit() else "another process"

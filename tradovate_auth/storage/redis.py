@@ -6,10 +6,11 @@ clock is the server's: each `load` measures how far this machine's is from it, s
 server is away.
 """
 
+import contextlib
 import hashlib
 import math
+import os
 import re
-import secrets
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final, NamedTuple
@@ -18,6 +19,7 @@ from .._clock import SYSTEM_CLOCK, Clock
 from .._guarded import Guarded
 from ..errors import ConfigurationError, StorageError
 from ._codec import NotARecord
+from ._discreet import discreet
 from ._packing import pack, unpack
 from ._record import Lease, Record
 from ._redis_client import Client, Server
@@ -29,6 +31,7 @@ __all__ = ["RedisStorage"]
 
 _READABLE: Final = 48  # characters of a key in the names of what lies under it
 _PREFIX: Final = re.compile(r"[!-z|~]{1,64}")  # printable, and no braces: those mark what a cluster goes by
+_SLOW: Final = 0.5  # seconds of a first answer beyond which the clock in it is asked for again
 _ROUNDS: Final = 8  # looks at what lies there, while somebody keeps changing it by hand
 
 
@@ -106,6 +109,7 @@ class RedisStorage(Guarded):
             self._timed(NOW, "")
         return self._clock.elapsed() + (self._skew or 0.0)
 
+    @discreet
     def load(self, key: str) -> Record | None:
         """See `Storage.load`. Blocks for one round trip.
 
@@ -122,6 +126,7 @@ class RedisStorage(Guarded):
                 return Record(set_aside=f"{self._name(key, 'set-aside:1')}: {reason}")
         raise StorageError(f"What lies in {self._name(key, 'record')} is no record, and keeps changing.")
 
+    @discreet
     def save(self, key: str, record: Record) -> bool:
         """See `Storage.save`. Blocks for one round trip, or two where this object has not seen the newest record.
 
@@ -131,7 +136,7 @@ class RedisStorage(Guarded):
             StorageError: The server cannot be asked or accepts no writes; nothing was changed, or (the answer got lost) all
                 of it. Or what lies there is a record that cannot be read here (`UnreadableRecord`).
         """
-        nonce = secrets.token_hex(8)
+        nonce = os.urandom(8).hex()
         for _ in range(_ROUNDS):
             answer, *kept = self._server.run(
                 SAVE,
@@ -178,10 +183,16 @@ class RedisStorage(Guarded):
         """Run a script whose answer begins with the server's time; return the rest."""
         before = self._clock.elapsed()
         answer: Sequence[bytes] = self._server.run(script, [self._name(key, "record")])
+        after = self._clock.elapsed()
         seconds, microseconds, *rest = answer
-        # As if both ways had taken equally long.
-        middle = (before + self._clock.elapsed()) / 2
-        self._skew = int(seconds) + int(microseconds) / 1e6 - middle
+        server, known = int(seconds) + int(microseconds) / 1e6, self._skew
+        # At first as if both ways had taken equally long. Later what was known is kept as far as it can be true: an answer may
+        # have taken an hour, while the machine slept.
+        skew = known if known is not None else server - (before + after) / 2
+        self._skew = min(max(skew, server - after), server - before)
+        if known is None and after - before > _SLOW:
+            with contextlib.suppress(StorageError):
+                self._timed(NOW, key)
         return rest
 
     def _recorded(self, key: str, found: _Found) -> Record | None:

@@ -8,8 +8,13 @@
         def make_storage(self, tmp_path):
             return lambda: SqlStorage(tmp_path / "sessions.db")
 
-pytest then runs every test of the class on it. Each test uses keys of its own, so the place need not be empty. A storage
-for one process alone sets `shared = False`. The fixture `unreachable` may return one whose server, disk or network is gone.
+pytest then runs every test of the class on it. Each test uses keys of its own, so the place need not be empty. Whatever is
+shared is tested through several storages, in threads and in forked processes. A storage for one process alone sets
+`shared = False`; one that does not work in a fork, though it was made there, `forks = False`.
+
+Three more fixtures may be overridden. `unreachable` returns a storage whose server, disk or network is gone. `overwrite` returns a
+function of a key and bytes that puts these in the place of the record. `make_mortal` is a `make_storage` whose key is free about
+a second after its holder was killed, where that takes longer otherwise.
 """
 
 import math
@@ -17,8 +22,10 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait as done
 from dataclasses import replace
-from typing import ClassVar, Final
+from typing import Final
 
 import pytest
 
@@ -35,18 +42,17 @@ from ._conforming import (
     in_threads,
     insist,
 )
+from ._conforming_others import AmongOthers
 
 __all__ = ["StorageConformance"]
 
 _DAY: Final = 86_400.0
 _WRITERS: Final = 4
+_MOMENT: Final = 0.2  # seconds in which a wait that may end early could do so
 
 
-class StorageConformance:
+class StorageConformance(AmongOthers):
     """Derive from it, override `make_storage`, and let pytest collect the class."""
-
-    shared: ClassVar[bool] = True
-    """Whether two storages from `make_storage()` show each other's records, as two processes must see them."""
 
     @pytest.fixture
     def make_storage(self) -> Callable[[], Storage]:
@@ -64,11 +70,9 @@ class StorageConformance:
         return make_storage()
 
     @pytest.fixture
-    def other(self, make_storage: Callable[[], Storage]) -> Storage:
-        """Return a second storage over the same place, as another process would have it."""
-        if not self.shared:
-            pytest.skip("this storage is not shared")
-        return make_storage()
+    def ways(self, make_storage: Callable[[], Storage], storage: Storage) -> list[Storage]:
+        """Return several storages over the same place, as so many processes would have them; or one again and again."""
+        return [make_storage() if self.shared else storage for _ in range(_WRITERS)]
 
     @pytest.fixture
     def key(self) -> str:
@@ -112,30 +116,30 @@ class StorageConformance:
         )
         insist(storage.load(key) == second, "a refused save changes nothing")
 
-    def test_one_writer_wins_each_revision(self, storage: Storage, key: str) -> None:
-        """Of threads that save the same revision at the same moment exactly one is granted it."""
+    def test_one_writer_wins_each_revision(self, ways: list[Storage], key: str) -> None:
+        """Of writers that save the same revision at the same moment exactly one is granted it."""
         barrier = threading.Barrier(_WRITERS)
 
         def write(writer: int) -> list[bool]:
             granted = []
             for revision in range(1, 11):
                 barrier.wait(PATIENCE)
-                granted.append(storage.save(key, Record(revision=revision, generation=writer)))
+                granted.append(ways[writer].save(key, Record(revision=revision, generation=revision)))
                 barrier.wait(PATIENCE)
             return granted
 
         winners = [sum(granted) for granted in zip(*in_threads(write, _WRITERS), strict=True)]
         insist(winners == [1] * 10, f"one save is granted for each revision, not {winners}")
 
-    def test_no_change_is_lost(self, storage: Storage, key: str) -> None:
-        """Threads that load, add and save again where they were overtaken lose nothing."""
+    def test_no_change_is_lost(self, ways: list[Storage], storage: Storage, key: str) -> None:
+        """Writers that load, add and save again where they were overtaken lose nothing."""
 
-        def add(_: int) -> None:
+        def add(writer: int) -> None:
             done = 0
             while done < 10:
-                record = storage.load(key) or Record()
+                record = ways[writer].load(key) or Record()
                 changed = replace(record, revision=record.revision + 1, generation=record.generation + 1)
-                done += storage.save(key, changed)
+                done += ways[writer].save(key, changed)
 
         in_threads(add, _WRITERS)
         newest = storage.load(key)
@@ -154,16 +158,17 @@ class StorageConformance:
         with storage.exclusive(key, PATIENCE), storage.exclusive(key + suffix, PATIENCE):
             pass
 
-    def test_one_is_inside(self, storage: Storage, key: str) -> None:
-        """Of threads that enter the same key only one is inside at a time."""
+    def test_one_is_inside(self, ways: list[Storage], key: str) -> None:
+        """Of visitors that enter the same key only one is inside at a time."""
         inside: list[int] = []
         together: list[int] = []
 
         def visit(visitor: int) -> None:
             for _ in range(5):
-                with storage.exclusive(key, PATIENCE):
+                with ways[visitor].exclusive(key, PATIENCE):
                     inside.append(visitor)
-                    storage.load(key)  # a moment in which others could come in
+                    ways[visitor].load(key)
+                    time.sleep(0.005)  # a moment in which others could come in
                     together.append(len(inside))
                     inside.remove(visitor)
 
@@ -177,6 +182,43 @@ class StorageConformance:
         storage.save(key, full_record())
         with storage.exclusive(key, PATIENCE, seen=full_record().generation) as lease:
             insist(lease.held(), "a wait for a free key that has nothing newer ends with the lease held")
+
+    def test_a_wait_may_end_early(self, ways: list[Storage], key: str) -> None:
+        """Whoever waits need not have the key when something newer was saved than he has seen; he then does not hold it."""
+        ways[0].save(key, Record(revision=1, generation=1))
+        left = threading.Event()
+
+        def wait() -> bool:
+            with ways[1].exclusive(key, PATIENCE, seen=1) as lease:
+                return left.is_set() or not lease.held()
+
+        with ThreadPoolExecutor(1) as pool:
+            with held(ways[0], key):
+                waiting = pool.submit(wait)
+                ways[0].save(key, Record(revision=2, generation=2))
+                done([waiting], _MOMENT)
+                left.set()
+            insist(
+                waiting.result(PATIENCE),
+                "a wait that ends while another is inside ends with a lease not held",
+            )
+
+    @pytest.mark.parametrize("seen", [None, 2, 3])
+    def test_other_waits_do_not(self, ways: list[Storage], key: str, seen: int | None) -> None:
+        """Whoever has seen what is newest, or does not say what he has seen, waits for the key and has it then."""
+        ways[0].save(key, Record(revision=1, generation=2))
+
+        def wait() -> bool:
+            with ways[1].exclusive(key, PATIENCE, seen=seen) as lease:
+                return lease.held()
+
+        with ThreadPoolExecutor(1) as pool:
+            with held(ways[0], key):
+                waiting = pool.submit(wait)
+                ways[0].save(key, Record(revision=2, generation=2))
+                early = done([waiting], _MOMENT).done
+            insist(not early, f"a wait with seen={seen} does not end while another is inside")
+            insist(waiting.result(PATIENCE), "a wait that is over ends with the lease held")
 
     @pytest.mark.parametrize("timeout", [0.0, 0.05, -1.0])
     def test_waiting_has_an_end(self, storage: Storage, key: str, timeout: float) -> None:
@@ -227,27 +269,6 @@ class StorageConformance:
         shown = f"{storage.name} {storage!r}"
         insist(bool(storage.name), "a storage has a name")
         insist(not any(secret in shown for secret in SECRETS), "name and repr show no secret")
-
-    def test_others_see_what_was_saved(self, storage: Storage, other: Storage, key: str) -> None:
-        """What one saved, the other loads at once, and whoever was overtaken is refused."""
-        record = full_record()
-        storage.save(key, record)
-        wrong = differences(other.load(key), record)
-        insist(not wrong, f"another storage loads the record at once; these differ: {', '.join(wrong)}")
-        second = Record(revision=2, generation=7)
-        insist(other.save(key, second), "another storage may save the next revision")
-        insist(not storage.save(key, Record(revision=2, generation=8)), "whoever was overtaken is refused")
-        insist(storage.load(key) == second, "the first one sees the newest record")
-
-    def test_others_are_kept_out(self, storage: Storage, other: Storage, key: str) -> None:
-        """While one is inside, the other is not; then it is."""
-        with held(storage, key):
-            error = failure(lambda: enter(other, key, 0.05))
-            insist(
-                isinstance(error, StorageBusy),
-                f"another storage is kept out, by StorageBusy, not {error!r}",
-            )
-        insist(failure(lambda: enter(other, key, PATIENCE)) is None, "another storage may enter afterwards")
 
     def test_what_cannot_be_reached_says_so(self, unreachable: Storage | None, key: str) -> None:
         """Every way to a place that is gone ends in a StorageError; only the clock may still be there."""

@@ -20,6 +20,7 @@ from tradovate_auth.testing.emulator._sessions import Session
 JSON = "application/json"
 TEXT = "text/plain"
 HTML = "text/html"
+PAGE = b"<html><h1>Scheduled maintenance</h1></html>"
 
 
 @dataclass
@@ -129,12 +130,12 @@ def tokenless(rules: Rules) -> Answer:
 
 
 def login_refused(rules: Rules) -> Answer:
-    """Wrong credentials, in either style (P§9.6)."""
+    """Wrong credentials, in any style (P§9.6)."""
     if rules.refusal_style == "401":
         return json_answer(
             {"error": "Invalid credentials", "message": "Name, password or key is wrong."}, 401
         )
-    return json_answer({"errorText": "Incorrect username or password."})
+    return json_answer({"errorText": "Incorrect username or password."}, int(rules.refusal_style))
 
 
 def renewal_refused() -> Answer:
@@ -145,6 +146,11 @@ def renewal_refused() -> Answer:
 def forbidden() -> Answer:
     """A good token without the permission (P§3.2)."""
     return json_answer({"errorText": "Access is denied"}, 401)
+
+
+def other_environment(kind: str) -> Answer:
+    """A call that only the other environment serves (P§3.1)."""
+    return json_answer({"errorText": f"This endpoint should be called on {kind}.tradovateapi.com"})
 
 
 def unauthorized(rules: Rules) -> Answer:
@@ -163,7 +169,7 @@ def _large_body() -> bytes:
 
 
 def evicted(rules: Rules) -> Answer:
-    """An ordinary call whose session was closed by a later login (P§9.19)."""
+    """A call whose session was closed by a later login (P§9.19)."""
     if rules.evicted_style == "401":
         return unauthorized(rules)
     if rules.evicted_style == "500":

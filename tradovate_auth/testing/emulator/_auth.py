@@ -78,7 +78,8 @@ def renew(state: State, token: str | None, address: str, ticket: str | None) -> 
         state.limits.spend(RENEWAL, key, now)
         if session is None or standing is not Standing.GOOD:
             state.tally["renewals_refused"] += 1
-            return answers.renewal_refused()
+            like_calls = standing is Standing.EVICTED and rules.evicted_renewals == "like calls"
+            return answers.evicted(rules) if like_calls else answers.renewal_refused()
         state.sessions.renew(session, now, rules)
         state.tally["renewals_granted"] += 1
         return answers.grant(session, rules, renewal=True)

@@ -11,7 +11,7 @@ from tradovate_auth.testing.emulator import _answers as answers
 from tradovate_auth.testing.emulator import _auth as auth
 from tradovate_auth.testing.emulator import _resources as resources
 from tradovate_auth.testing.emulator._aiohttp import web
-from tradovate_auth.testing.emulator._answers import HTML, JSON, TEXT, Answer, json_answer
+from tradovate_auth.testing.emulator._answers import HTML, JSON, PAGE, TEXT, Answer, json_answer
 from tradovate_auth.testing.emulator._faults import Fault
 from tradovate_auth.testing.emulator._names import BASE, LOGIN, RENEWAL, bearer, endpoint_name
 from tradovate_auth.testing.emulator._records import RequestInfo
@@ -101,7 +101,12 @@ class Dispatcher:
         record.body = record.body or await read_body(request)
         if request.method not in ("GET", "POST"):
             return answers.not_found()
-        await _pause(self._state.rules.renewal_delay)
+        rules = self._state.rules
+        await _pause(rules.renewal_delay)
+        if rules.wrong_host_renewals:
+            answer = resources.wrong_host(request.host, request.path_qs, self._state)
+            if answer is not None:
+                return answer
         token = bearer(request.headers.get("Authorization"))
         return auth.renew(self._state, token, self._address(request), record.query.get("p-ticket"))
 
@@ -135,7 +140,7 @@ class Dispatcher:
             record.status = 400 if wrong is None else 421
             return await self._send(request, Answer(record.status))
         record.status = 101
-        return await serve_socket(request, self._state)
+        return await serve_socket(request, self._state, self._wait)
 
     def _address(self, request: web.BaseRequest) -> str:
         return request.headers.get(self._state.rules.ip_header) or request.remote or ""
@@ -206,9 +211,7 @@ def _planned(fault: Fault) -> Answer:
     if fault.kind == "drop":
         return answers.closed()
     if fault.kind == "html":
-        return Answer(
-            fault.status or 200, b"<html><h1>Scheduled maintenance</h1></html>", HTML, fault.headers
-        )
+        return Answer(fault.status or 200, PAGE, HTML, fault.headers)
     if fault.kind == "json":
         return json_answer(fault.payload, fault.status or 200, fault.headers)
     payload = fault.payload if fault.payload is not None else b""

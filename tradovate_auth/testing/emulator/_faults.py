@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from tradovate_auth.testing.emulator._names import LOGIN, RENEWAL, endpoint_name
+from tradovate_auth.testing.emulator._names import AUTHORIZE, LOGIN, RENEWAL, endpoint_name
 
 Kind = Literal["drop", "drop_after", "truncate", "html", "hang", "late", "status", "json", "body"]
 
@@ -18,12 +18,13 @@ class Fault:
 
     Attributes:
         endpoint: "login", "renewal", a path below ``/v1`` such as "/account/list", "calls" for every ordinary
-            endpoint, or "*" for all.
+            endpoint, or "*" for all; or "authorize", the frame of a WebSocket, which neither of those two means.
         kind: "drop" closes the connection unprocessed; "drop_after" processes the request, so a login opens its
             session and an order is placed, and closes without an answer (P§9.37); "truncate" sends half of the
             body under the whole one's length; "html" answers 200 with a page; "hang" waits before it processes,
             "late" after; "status" answers ``status``, ``headers`` and ``payload`` unprocessed; "json" and "body"
-            answer ``payload`` as JSON or as raw bytes, under ``status`` or 200.
+            answer ``payload`` as JSON or as raw bytes, under ``status`` or 200. A frame's "status" and "json" answer
+            an item with ``payload`` as its ``d``; its "body" and "html" are the text of a message.
         times: How many requests it meets; None means every one until ``reset()``.
         skip: Matching requests that pass before the first one is met.
         seconds: Of "hang" and "late", by the real clock. None waits until ``release()`` or the end of the server.
@@ -80,6 +81,8 @@ class _Planned:
     left: int | None
 
     def meets(self, name: str) -> bool:
+        if name == AUTHORIZE:
+            return self.name == name
         if self.name == "calls":
             return name not in (LOGIN, RENEWAL)
         return self.name in ("*", name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 BASE = "/v1"
 LOGIN = "login"
 RENEWAL = "renewal"
+AUTHORIZE = "authorize"  # no endpoint: the frame on a WebSocket
 _AUTH_NAMES = {"auth/accesstokenrequest": LOGIN, "auth/renewaccesstoken": RENEWAL}
 
 

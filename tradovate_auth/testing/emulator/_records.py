@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
-import secrets
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,7 +28,7 @@ def short_hash(token: str) -> str:
 
 def mint(kind: str = "") -> str:
     """A new token: URL-safe text of about 130 characters behind a prefix that marks it as no real one (P§1.3)."""
-    return f"TEST-{kind}{secrets.token_urlsafe(96)}"
+    return f"TEST-{kind}{base64.urlsafe_b64encode(os.urandom(96)).decode()}"
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,12 @@ from typing import Any, Literal
 
 _CHOICES: dict[str, tuple[object, ...]] = {
     "renewal_token": ("new", "same"),
-    "refusal_style": ("200", "401"),
+    "refusal_style": ("200", "401", "400", "403"),
     "missing_header_status": (404, 401),
     "unauthorized_body": ("json", "text", "empty", "large"),
+    "kind": (None, "demo", "live"),
     "evicted_style": ("408", "429", "500", "502", "401"),
+    "evicted_renewals": ("401", "like calls"),
     "count_by": ("ip", "user"),
     "failed_login_excess": ("lockout", "penalty", "captcha", "disguised"),
     "renewal_excess": ("penalty", "lockout", "captcha"),
@@ -22,7 +24,7 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "wrong_host": (None, "307", "421", "404"),
     "login_step": ("none", "mfa", "violations"),
 }
-_TEXT_FIELDS = ("refusal_style", "evicted_style", "wrong_host")
+_TEXT_FIELDS = ("refusal_style", "evicted_style", "evicted_renewals", "wrong_host")
 
 
 @dataclass(frozen=True)
@@ -30,17 +32,20 @@ class Rules:
     """How the server behaves; times and delays in seconds. The defaults are what the sources measured or document.
 
     Attributes:
+        kind: Which environment it plays: auth/me is an error on "demo" (P§1.3); None serves what either does.
         lifetime: How long a token lives from its grant or renewal (P§9.1).
         max_sessions: Live sessions a user may hold; one login more closes the oldest (P§5.1, P§9.20).
         renewal_token: Whether a renewal gives a "new" string or keeps the "same" one (P§9.3).
         old_token_grace: How long the replaced token still works; None lets it live to its own end (P§9.4).
         token_in_renewal: False leaves accessToken out of a granted renewal (P§9.28).
         md_token_on_renewal: Whether a renewal carries mdAccessToken (P§9.5).
-        refusal_style: Wrong credentials are answered "200" with errorText, or "401" with error and message (P§9.6).
+        refusal_style: Wrong credentials are answered "200" with errorText, "401" with error and message, or "400" or
+            "403" with errorText (P§9.6).
         missing_header_status: Answer to a call without an Authorization header, 404 or 401 (P§9.9).
         unauthorized_body: Body of a 401: "json", "text", "empty" or "large", which is 4 MB of text (P§9.10).
         early_401: Refuse an upload before its body was read, rather than after.
         evicted_style: What a call with an evicted session's token meets until that token's end (P§9.19).
+        evicted_renewals: What its renewal meets: "401", or "like calls" whatever its calls do (P§9.19).
         hour: The window of the limits, and how long a lock-out lasts (P§4.3). Shorten it to see both ends.
         count_by: Whether limits and their lock-outs concern one "ip" or one "user" (P§9.17).
         ip_header: A request header that overrides the peer address in those counts.
@@ -66,6 +71,7 @@ class Rules:
         api_hosts: The apiHosts object of grants; None leaves it out (P§1.2, P§9.22).
         wrong_host: How an ordinary call to a host that is not ours is answered: "307", "421", "404" without a body,
             or None, which serves it (P§1.2, P§9.22).
+        wrong_host_renewals: True answers a renewal there alike; otherwise it is served whatever its host.
         own_hosts: Host names, with or without a port, that are ours; empty means the values of api_hosts. A 307 points
             to the first.
         accept_form: True takes a form-encoded login too (P§9.27).
@@ -80,17 +86,19 @@ class Rules:
         ValueError: A switch has none of its documented values.
     """
 
+    kind: Literal["demo", "live"] | None = None
     lifetime: float = 4800.0
     max_sessions: int = 2
     renewal_token: Literal["new", "same"] = "new"
     old_token_grace: float | None = 0.0
     token_in_renewal: bool = True
     md_token_on_renewal: bool = True
-    refusal_style: Literal["200", "401"] = "200"
+    refusal_style: Literal["200", "401", "400", "403"] = "200"
     missing_header_status: Literal[404, 401] = 404
     unauthorized_body: Literal["json", "text", "empty", "large"] = "json"
     early_401: bool = False
     evicted_style: Literal["408", "429", "500", "502", "401"] = "408"
+    evicted_renewals: Literal["401", "like calls"] = "401"
     hour: float = 3600.0
     count_by: Literal["ip", "user"] = "ip"
     ip_header: str = "X-Forwarded-For"
@@ -114,6 +122,7 @@ class Rules:
     send_date: bool = True
     api_hosts: Mapping[str, str] | None = None
     wrong_host: Literal["307", "421", "404"] | None = None
+    wrong_host_renewals: bool = False
     own_hosts: tuple[str, ...] = ()
     accept_form: bool = False
     login_step: Literal["none", "mfa", "violations"] = "none"

@@ -1,0 +1,121 @@
+"""Who hears of events, in which order, and what a listener may do."""
+
+import logging
+import os
+import threading
+
+import pytest
+from core_tools import Recorder, eventually
+
+from tradovate_auth._clock import SYSTEM_CLOCK
+from tradovate_auth._journal import Journal
+from tradovate_auth._listener import Listener
+from tradovate_auth.events import Event, Warned
+
+
+def journal(*reasons: str) -> Journal:
+    """Return what a pass has brought."""
+    made = Journal("somebody")
+    for reason in reasons:
+        made.warn(reason)
+    return made
+
+
+def reasons(heard: Recorder) -> list[str]:
+    """Return what was told, in order."""
+    return [event.reason for event in heard.of(Warned)]
+
+
+def test_events_of_two_flights_are_told_in_their_order() -> None:
+    """The second flight is first to tell: it tells what the first has brought before its own."""
+    heard = Recorder()
+    listener = Listener(heard, SYSTEM_CLOCK)
+    listener.note(journal("a", "b"))
+    listener.note(journal("c"))
+    listener.tell()
+    assert reasons(heard) == ["a", "b", "c"]
+    listener.tell()
+    assert reasons(heard) == ["a", "b", "c"]
+
+
+def test_whoever_comes_while_another_tells_leaves_it_to_him() -> None:
+    """A listener that takes its time keeps nobody else: what comes meanwhile is told by the same thread, afterwards."""
+    heard, inside, go_on = Recorder(), threading.Event(), threading.Event()
+
+    def slow(event: Event) -> None:
+        inside.set()
+        assert go_on.wait(20)
+        heard(event)
+
+    listener = Listener(slow, SYSTEM_CLOCK)
+    listener.note(journal("a"))
+    first = threading.Thread(target=listener.tell, name="first")
+    first.start()
+    assert inside.wait(20)
+    listener.note(journal("b"))
+    listener.tell()
+    assert reasons(heard) == []
+    go_on.set()
+    first.join(20)
+    assert reasons(heard) == ["a", "b"]
+    assert heard.threads == ["first", "first"]
+
+
+def test_a_listener_that_fails_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """Its exception is logged with the event's name, and the next event is told."""
+    heard = Recorder()
+
+    def failing(event: Event) -> None:
+        heard(event)
+        raise ZeroDivisionError
+
+    listener = Listener(failing, SYSTEM_CLOCK)
+    listener.note(journal("a", "b"))
+    with caplog.at_level(logging.INFO, "tradovate_auth"):
+        listener.tell()
+    assert reasons(heard) == ["a", "b"]
+    assert [record.message for record in caplog.records if record.levelno == logging.ERROR] == [
+        "a listener failed on Warned"
+    ] * 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_child_tells_its_own() -> None:
+    """Forked while a listener was at work: the child hears of what happens to it, and not again of what its parent hears."""
+    heard, inside, go_on = Recorder(), threading.Event(), threading.Event()
+
+    def slow(event: Event) -> None:
+        heard(event)
+        inside.set()
+        assert go_on.wait(20)
+
+    listener = Listener(slow, SYSTEM_CLOCK)
+    listener.note(journal("parent's", "parent's too"))
+    telling = threading.Thread(target=listener.tell)
+    telling.start()
+    assert inside.wait(20)
+    child = os.fork()
+    if child == 0:
+        go_on.set()
+        listener.note(journal("child's"))
+        listener.tell()
+        os._exit(0 if reasons(heard) == ["parent's", "child's"] else 1)
+    _, status = os.waitpid(child, 0)
+    go_on.set()
+    telling.join(20)
+    eventually(lambda: len(heard.all) == 2)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_the_last_event_is_known_before_it_is_told() -> None:
+    """With its moment, by the machine's clock; a pass without events changes neither."""
+    listener = Listener(None, SYSTEM_CLOCK)
+    assert (listener.last, listener.last_at) == (None, None)
+    listener.note(journal("a", "b"))
+    last, moment = listener.last, listener.last_at
+    assert isinstance(last, Warned)
+    assert last.reason == "b"
+    assert moment is not None
+    assert moment <= SYSTEM_CLOCK.time()
+    listener.note(journal())
+    assert (listener.last, listener.last_at) == (last, moment)
