@@ -11,92 +11,17 @@ from typing import Any, Final
 from fleet_model import Process, World
 from fleet_server import Trouble, call_kind
 
-from tradovate_auth import AccessToken, TradovateAuthError
+from tradovate_auth import AccessToken
 from tradovate_auth.storage import Record
 from tradovate_auth.transport import Call, Reply
 
-__all__ = ["Arena", "Bot", "Referee"]
+__all__ = ["Referee"]
 
 _HOUR: Final = 3_600.0
 _MINUTE: Final = 60.0
 _OTHER_HOST: Final = (307, 404, 421)
 _PATIENCE: Final = 12.0
 """Seconds by which two calls may be closer than their entries: a call tries for ten to get a connection."""
-
-
-class Bot(Process):
-    """A process of which somebody may want a token."""
-
-    world: "Arena"
-    wanted = False
-    failed: TradovateAuthError | None = None
-    handed: AccessToken | None = None
-
-    def demand(self) -> None:
-        """Let somebody ask for the token, and wait for it."""
-        self.wanted = True
-        self.plan(self.world.now)
-
-    def ordinary_call(self) -> None:
-        """Use the token; whoever is refused asks for another one, and tells of other faults, as an adapter does."""
-        token = self.token
-        status = self.world.server.ordinary(token) if token is not None else 0
-        if token is None or (status == 200 and not token.strikes.count):
-            return
-        if status != 401:
-            self.provider.report(token, status)
-            self.plan(self.world.now)
-        elif self.provider.reject(token, method="GET", path="/order/list"):
-            self.demand()
-
-    def act(self) -> None:
-        """See `Process.act`."""
-        if self.wanted:
-            self.attempt(self._get)
-        else:
-            super().act()
-
-    def landed(self) -> None:
-        """See `Process.landed`."""
-        self.world.referee.landed(self)
-
-    def _get(self) -> None:
-        self.failed, self.handed = None, None
-        try:
-            self.handed = self.provider.get(None)
-        except TradovateAuthError as error:
-            self.failed = error
-        self.wanted = False
-
-
-class Arena(World):
-    """A world with few processes, in which a test chooses what happens to the next calls."""
-
-    def __init__(self, clock_errors: float, **rules: Any) -> None:
-        super().__init__(**rules)
-        self.next_calls: list[Trouble] = []
-        self.lasting = Trouble()
-        """What happens to the calls after those."""
-        self.elsewhere: dict[str, Trouble] = {}
-        """What happens to every call to a host that is not the one to ask."""
-        self.referee = Referee(self, 2.0 + 2 * clock_errors)
-
-    def trouble(self, process: Process, call: Call) -> Trouble:
-        """See `World.trouble`."""
-        trouble = self.elsewhere.get(call.url.split("/")[2])
-        if trouble is None:
-            trouble = self.next_calls.pop(0) if self.next_calls else self.lasting
-        self.referee.departing(process, call, trouble)
-        return trouble
-
-    def answered(self, process: Process, call: Call, reply: Reply | None) -> None:
-        """See `World.answered`."""
-        self.referee.answered(process, call, reply)
-
-    def saved(self, key: str, record: Record) -> None:
-        """See `World.saved`."""
-        if not key.startswith("machine"):
-            self.referee.saved(record)
 
 
 @dataclass
@@ -113,10 +38,10 @@ class Referee:
 
     Args:
         world: What it watches.
-        margin: Seconds by which the processes' clocks may disagree.
+        margin: Seconds by which two moments of the processes' clocks may disagree.
     """
 
-    def __init__(self, world: Arena, margin: float) -> None:
+    def __init__(self, world: World, margin: float) -> None:
         self._world = world
         self._margin = margin
         self._tokens: dict[str, AccessToken] = {}
@@ -129,7 +54,7 @@ class Referee:
         """Start anew: the storage has lost what was spent."""
         self.renewals: list[_Spent] = []
         self._turned_away: set[Process] = set()
-        """Who was last answered by a host that is not the one to ask, and must ask the server's own in the same pass."""
+        """Who was last answered by a host that is not the one to ask, and must ask the server's own before he lands."""
         self.failed: list[_Spent] = []
         self.granted: list[_Spent] = []
         self._generation = self._saved_refused = 0

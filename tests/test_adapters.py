@@ -3,14 +3,12 @@
 import importlib.util
 import logging
 import sys
-import threading
-import time
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from adapter_tools import FailingSource, LastSource, accounts, calls, exchanges, refuse_once
-from core_tools import eventually
+from core_tools import World, eventually
 from stacks import (
     AIOHTTP,
     ALL,
@@ -18,7 +16,6 @@ from stacks import (
     HTTPX_ASYNC,
     REQUESTS,
     Body,
-    Client,
     Stack,
     every_stack,
     plain_environment,
@@ -51,9 +48,6 @@ one_of_each = pytest.mark.parametrize(
     "stack", [each for each in ALL if "asyncio" not in each.name and "trio" not in each.name], ids=str
 )
 """One stack for each adapter module."""
-
-
-# --- how an adapter is made ------------------------------------------------------------------------------------------
 
 
 def test_one_provider_serves_every_stack(
@@ -160,9 +154,6 @@ def test_a_missing_library_is_named(stack: Stack, monkeypatch: pytest.MonkeyPatc
     assert spec.loader is not None
     with pytest.raises(ImportError, match=rf"pip install 'tradovate-auth\[{name}\]'"):
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
-
-
-# --- after a 401 -----------------------------------------------------------------------------------------------------
 
 
 @every_stack
@@ -322,9 +313,6 @@ def test_a_lost_session_is_found_out_by_three_faults_in_a_row(
     assert exchanges(tradovate_emulator) == (2, 1)
 
 
-# --- whose origin it is ----------------------------------------------------------------------------------------------
-
-
 @every_stack
 @pytest.mark.parametrize("status", [302, 303, 307])
 def test_no_hop_to_a_foreign_origin_carries_the_token(
@@ -458,9 +446,6 @@ def test_the_callers_other_hosts_are_left_alone(
     assert exchanges(tradovate_emulator) == (0, 0)
 
 
-# --- streams, loops, connections -------------------------------------------------------------------------------------
-
-
 @every_stack
 def test_streams_stay_unread(
     stack: Stack, tradovate_emulator: Emulator, tradovate_provider: TokenProvider
@@ -536,9 +521,6 @@ def netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
 
 
-# --- errors ----------------------------------------------------------------------------------------------------------
-
-
 @every_stack
 def test_a_source_hears_of_faults_and_of_nothing_else(stack: Stack, tradovate_emulator: Emulator) -> None:
     """Successes and redirects are not reported as long as nothing speaks against the token."""
@@ -604,9 +586,6 @@ def test_a_refused_login_is_the_calls_error(stack: Stack, tradovate_emulator: Em
     assert calls(tradovate_emulator) == []
 
 
-# --- cost ------------------------------------------------------------------------------------------------------------
-
-
 @every_stack
 def test_a_fresh_token_never_takes_the_long_way(
     stack: Stack,
@@ -640,46 +619,26 @@ def test_a_fresh_token_never_takes_the_long_way(
             assert client.post(f"{tradovate_emulator.url}/order/placeorder", Body(kind)).status == 200
 
 
-# --- a token that lives six seconds ----------------------------------------------------------------------------------
-
-
-def test_nobody_waits_for_a_renewal(tradovate_credentials: Credentials) -> None:
-    """Fourteen seconds of steady traffic in three libraries at once, with a token that lives six: one login, renewals
-    beside the traffic, no failed call, and no call that waited for one.
+def test_nobody_waits_for_a_renewal(world: World) -> None:
+    """A renewal is on its way and takes as long as it likes: calls of all libraries go on with the old token meanwhile, and with
+    the new one afterwards. One login, no failed call.
     """
-    delay, lifetime = 0.6, 6.0
-    stop = threading.Event()
-    slowest: dict[str, float] = {}
-    statuses: set[int] = set()
-
-    def traffic(name: str, client: Client, url: str) -> None:
-        while not stop.wait(0.02):
-            started = time.perf_counter()
-            statuses.add(client.get(url).status)
-            slowest[name] = max(slowest.get(name, 0.0), time.perf_counter() - started)
-
-    with (
-        Emulator(lifetime=lifetime, renewal_delay=delay, login_delay=delay) as emulator,
-        ExitStack() as opened,
-    ):
-        provider = opened.enter_context(
-            TokenProvider(tradovate_credentials, environment=emulator.url, storage=MemoryStorage())
-        )
-        threads = []
-        for stack in (REQUESTS, HTTPX_ASYNC, AIOHTTP):
-            client = opened.enter_context(stack.client(stack.auth(provider)))
-            assert client.get(accounts(emulator)).status == 200
-            threads.append(threading.Thread(target=traffic, args=(stack.name, client, accounts(emulator))))
-        for thread in threads:
-            thread.start()
-        time.sleep(14)
-        stop.set()
-        for thread in threads:
-            thread.join()
-        counts = emulator.counts
-    assert statuses == {200}
-    assert counts.logins == 1  # a call under way at the moment of a renewal may meet a 401 and be sent again
-    assert counts.renewals_granted >= 2
-    assert {name: worst / delay < 0.5 for name, worst in slowest.items()} == dict.fromkeys(slowest, True), (
-        slowest
-    )
+    provider = world.provider()
+    token = provider.get()
+    world.server.inject(Fault("renewal", "hang"))
+    world.clock.advance(4200)
+    with ExitStack() as opened:
+        clients = [
+            opened.enter_context(stack.client(stack.auth(provider)))
+            for stack in (REQUESTS, HTTPX_ASYNC, AIOHTTP)
+        ]
+        for _ in range(5):
+            assert {client.get(accounts(world.server)).status for client in clients} == {200}
+        eventually(lambda: world.server.counts.renewals == 1)
+        assert {client.get(accounts(world.server)).status for client in clients} == {200}
+        assert provider.get() is token
+        world.server.release()
+        eventually(lambda: provider.get() is not token)
+        assert {client.get(accounts(world.server)).status for client in clients} == {200}
+    counts = world.server.counts
+    assert (counts.logins, counts.renewals_granted, counts.calls_unauthorized) == (1, 1, 0)

@@ -228,6 +228,17 @@ def test_wrong_host(client: Client, server: Emulator) -> None:
     assert client.login().status == 200
 
 
+def test_wrong_host_of_a_renewal(client: Client, server: Emulator) -> None:
+    """By a rule of its own a renewal is turned away at a foreign host as calls are; at one of ours it is granted (P§1.2)."""
+    token = client.token()
+    server.configure(own_hosts=["localhost"], wrong_host="421")
+    token = client.renew(token).json["accessToken"]
+    server.configure(wrong_host_renewals=True)
+    assert (client.renew(token).status, server.counts.renewals_granted) == (421, 1)
+    assert client.ask(RENEWAL, token, headers={"Host": "localhost"}).status == 200
+    assert client.login().status == 200
+
+
 def test_own_hosts(client: Client, server: Emulator) -> None:
     """Own hosts stand for themselves with and without a port; a server that knows no name of its own serves all."""
     token = client.token()

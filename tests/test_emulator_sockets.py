@@ -129,3 +129,25 @@ def test_a_planned_answer_is_json(client: Client, server: Emulator) -> None:
     server.inject(Fault("authorize", "json", payload=[1, {"a": None}]))
     (text,) = asyncio.run(talk(server, authorize(client.token())))
     assert json.loads(text[1:]) == [{"s": 200, "i": 1, "d": [1, {"a": None}]}]
+
+
+def test_a_client_that_has_left(client: Client, server: Emulator) -> None:
+    """A frame whose client has gone meanwhile gets its turn, has nobody to be closed for, and the server serves on."""
+    token = client.token()
+    server.inject(Fault("authorize", "hang", then="close", times=2))
+
+    async def leave() -> None:
+        async with aiohttp.ClientSession() as session:
+            ws = await session.ws_connect(f"{server.url}/websocket")
+            await ws.send_str(authorize(token))
+            await ws.send_str(authorize(token))
+            await asyncio.to_thread(eventually, lambda: server._state.faults._planned[0].left == 1)
+
+    asyncio.run(leave())
+
+    def took_the_second() -> bool:
+        server.release()
+        return not server._state.faults
+
+    eventually(took_the_second)
+    assert asyncio.run(talk(server, authorize(token))) == [OK]

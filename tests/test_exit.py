@@ -55,6 +55,27 @@ except TokenTimeout:
     assert tradovate_emulator.counts.logins == tradovate_emulator.live_sessions == 1
 
 
+def test_the_last_event_is_told_before_the_interpreter_leaves(tradovate_emulator: Emulator) -> None:
+    """A program that ends right after its call hears of the login all the same, though its listener takes its time."""
+    script = """
+def slow(event):
+    time.sleep(0.2)
+    print(type(event).__name__, flush=True)
+provider(on_event=slow).get()
+"""
+    ended = run_script(PROLOGUE + script, *arguments(tradovate_emulator))
+    assert (ended.stdout.split(), ended.stderr, ended.returncode) == (["saved", "1", "LoggedIn"], "", 0)
+
+
+def test_a_listener_that_hangs_does_not_keep_the_interpreter(tradovate_emulator: Emulator) -> None:
+    """It is waited for, but not for ever."""
+    script = """
+provider(on_event=lambda _: threading.Event().wait()).get()
+"""
+    ended = run_script(PROLOGUE + script, *arguments(tradovate_emulator))
+    assert (ended.stdout.split(), ended.stderr, ended.returncode) == (["saved", "1"], "", 0)
+
+
 def test_a_process_with_a_timer_ends_by_itself(tradovate_emulator: Emulator) -> None:
     """A provider that nobody has closed keeps no process from ending."""
     ended = run_script(PROLOGUE + "p = provider(); p.get()", *arguments(tradovate_emulator))

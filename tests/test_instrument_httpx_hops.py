@@ -78,9 +78,6 @@ def hooks(stack: Stack, **found: Callable[[Any], None]) -> dict[str, Any]:
     return {"event_hooks": {name: [coloured(hook)] for name, hook in found.items()}}
 
 
-# --- auth flows --------------------------------------------------------------------------------------------------------
-
-
 @each_kind
 @pytest.mark.parametrize("spelling", ["json", "streamed"])
 def test_a_login_out_of_an_auth_flow_is_answered(stack: Stack, spelling: str, scene: Scene) -> None:
@@ -272,9 +269,6 @@ def test_a_login_out_of_a_file(stack: Stack, scene: Scene) -> None:
     assert scene.exchanges == (1, 0)
 
 
-# --- event hooks -------------------------------------------------------------------------------------------------------
-
-
 @each_kind
 @pytest.mark.parametrize("follow", [True, False])
 def test_a_header_out_of_an_event_hook_is_replaced(stack: Stack, follow: bool, scene: Scene) -> None:
@@ -383,9 +377,6 @@ def test_hooks_are_the_clients_alone(stack: Stack, scene: Scene) -> None:
         client.get(scene.accounts)
         count(None)
     assert found == [1, 1]
-
-
-# --- transports --------------------------------------------------------------------------------------------------------
 
 
 def transport(stack: Stack, send: Callable[[Any], None], **options: Any) -> Any:
@@ -554,9 +545,6 @@ def test_a_transport_with_a_store_is_not_searched(stack: Stack, scene: Scene) ->
         client.get(scene.accounts)
     eventually(lambda: scene.warnings)
     assert ["cannot be seen" in reason for reason in scene.warnings] == [True]
-
-
-# --- odd ends ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("module", [httpx, httpx2], ids=lambda module: module.__name__)

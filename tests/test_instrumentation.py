@@ -68,9 +68,6 @@ def untouched() -> list[bool]:
     return [vars(kind)[name] is original for (kind, name), original in zip(POINTS, ORIGINAL, strict=True)]
 
 
-# --- requests to our own origins, and to others ------------------------------------------------------------------------
-
-
 @every_stack
 def test_a_header_of_the_clients_own_is_replaced(stack: Stack, scene: Scene) -> None:
     """A request with a dead token, or with none, carries ours; afterwards it is the client's own again."""
@@ -184,9 +181,6 @@ def test_an_assigned_host_in_an_answered_login_is_ours(stack: Stack, scene: Scen
         assert [each.authorization for each in assigned.requests] == ["Bearer token"]
 
 
-# --- clients that have a TradovateAuth already -------------------------------------------------------------------------
-
-
 @every_stack
 def test_a_client_of_ours_is_not_signed_twice(stack: Stack, scene: Scene) -> None:
     """Where a `TradovateAuth` does the work, instrumentation leaves it alone, and a lasting 401 costs two calls, not four."""
@@ -227,9 +221,6 @@ def test_the_login_of_a_client_of_ours_is_answered(stack: Stack, scene: Scene) -
     with instrument(scene.provider), stack.client(stack.auth(scene.provider)) as client:
         assert scene.log_in(client)["accessToken"] == scene.provider.get().value
     assert scene.exchanges == (1, 0)
-
-
-# --- logins and renewals -----------------------------------------------------------------------------------------------
 
 
 @every_stack
@@ -612,9 +603,6 @@ def test_our_own_auth_calls_pass(stack: Stack, scene: Scene) -> None:
     assert scene.exchanges == (2, 1)
 
 
-# --- certificate checks ------------------------------------------------------------------------------------------------
-
-
 @every_stack
 def test_an_insecure_client_gets_the_token_with_a_warning(stack: Stack, scene: Scene) -> None:
     """One warning, however many clients and calls."""
@@ -725,9 +713,6 @@ def test_warnings_do_not_pile_up(scene: Scene) -> None:
         overlay.settle("login", f"user {number}", None)
     eventually(lambda: len(scene.warnings) == 256)
     assert len(scene.warnings) == 256
-
-
-# --- beginning and end -------------------------------------------------------------------------------------------------
 
 
 def test_everything_is_undone(scene: Scene) -> None:
@@ -1152,9 +1137,6 @@ with STATE._entering, STATE._wrapping:
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     assert later(scene, script) == "0"
-
-
-# --- single clients ----------------------------------------------------------------------------------------------------
 
 
 @every_stack

@@ -220,6 +220,19 @@ class TestPlannedRenewals:
 class TestAllowance:
     """Renewals that nobody planned."""
 
+    def test_one_that_never_left_changes_no_pause(self) -> None:
+        """After two that were sent the next may go at once, and doubles the pause as if nothing had been taken back."""
+        ledger = (
+            Ledger().with_renewal(NOW, PACE, scheduled=False).with_renewal(NOW + 60, PACE, scheduled=False)
+        )
+        now = NOW + 180
+        assert (ledger.pause, ledger.unscheduled_at) == (120, now)
+        sent = ledger.with_renewal(now, PACE, scheduled=False)
+        assert sent.pause == 240
+        back = sent.without_last_renewal(scheduled=False)
+        assert back.renewal_wait(now, PACE, Budget(), scheduled=False) == 0
+        assert back.with_renewal(now, PACE, scheduled=False) == sent
+
     def test_the_pause_doubles_up_to_ten_minutes(self) -> None:
         """The first goes at once, the next after a minute, then the pause doubles up to ten minutes."""
         ledger, now = Ledger(), NOW
@@ -557,7 +570,7 @@ def test_pruning_forgets_what_has_left_the_hour(entries: list[float], hour: floa
     pruned = Ledger(moments, moments, moments, moments).pruned(NOW, hour)
     for kept in (pruned.failed_logins, pruned.logins, pruned.renewals, pruned.unscheduled):
         assert len(kept) == sum(1 for entry in moments if entry > NOW - hour)
-        assert all(NOW - hour < entry <= NOW for entry in kept)
+        assert all(NOW - hour < entry <= NOW + hour / 60 for entry in kept)
     assert pruned.pruned(NOW, hour) == pruned
 
 

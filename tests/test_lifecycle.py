@@ -1,7 +1,6 @@
 """One pass: look, decide, exchange, save; and what it makes of tokens that lapsed, moved on, or came from elsewhere."""
 
-import contextlib
-from collections.abc import Iterator
+from typing import NoReturn
 
 import pytest
 from core_tools import FrailStorage, World
@@ -15,7 +14,7 @@ from tradovate_auth._journal import Journal
 from tradovate_auth._ledger import Ledger
 from tradovate_auth._view import Need
 from tradovate_auth.events import Adopted, Renewed, Warned
-from tradovate_auth.storage import Lease, Record, StorageBusy
+from tradovate_auth.storage import Record, StorageBusy
 from tradovate_auth.testing import Emulator, FakeClock
 from tradovate_auth.testing.emulator import Fault
 
@@ -256,10 +255,8 @@ def test_a_lock_that_others_hold_is_no_outage(world: World) -> None:
     other = world.provider(storage=storage)
     other.get()
 
-    @contextlib.contextmanager
-    def busy(key: str, timeout: float, *, seen: int | None = None) -> Iterator[Lease]:
-        raise StorageBusy(f"{key}, {timeout}, {seen}")
-        yield  # what a context manager needs
+    def busy(*_: object, **__: object) -> NoReturn:
+        raise StorageBusy("Another process holds the stored session.")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(storage, "exclusive", busy)

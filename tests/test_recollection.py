@@ -167,15 +167,16 @@ class TestGoneBack:
         owner = world.provider(storage=storage, on_event=None)
         owner.get()
         earlier = dict(world.storage._records)
-        for _ in range(2):
-            world.clock.advance(121)
+        for _ in range(3):
+            world.clock.advance(301)
             owner.renew()
         other = world.provider(storage=Shared(world), on_event=None)
-        assert other.get().generation == 3
+        assert other.get().generation == 4
         owner.close()
         world.storage._records.update(earlier)
         world.clock.advance(300)
         theirs = world.provider(storage=Shared(world), on_event=None).renew()
         assert theirs.generation == 2
+        assert stored(world, other).revision < other._lifecycle.recollection.known.revision
         step(world, other, 300)
         assert stored(world, other).tokens == {other._account.slot: theirs}

@@ -1,9 +1,11 @@
 """`TokenProvider.renew`: when it may, what it says when it may not, and how long it waits."""
 
 import threading
+from contextlib import suppress
 
 import pytest
 from core_tools import GatedTransport, World, at_once, eventually
+from values import MINUTE
 
 from tradovate_auth import (
     AccessToken,
@@ -64,3 +66,27 @@ def test_renewing_obeys_one_time_limit(world: World) -> None:
     world.settled(provider)
     world.clock.advance(61)
     assert provider.renew(timeout=None).generation == 3
+
+
+def test_a_renewal_says_when_the_next_may_be_asked_for(world: World) -> None:
+    """`retry_after` is the pause that the allowance wants, not when the token is looked at again; waiting it out is enough."""
+    provider = world.provider()
+    provider.get()
+    pauses = []
+    for _ in range(6):
+        world.clock.advance(61)
+        with suppress(Throttled):
+            provider.renew()
+            continue
+        with pytest.raises(Throttled) as caught:
+            provider.renew()
+        pauses.append(round(caught.value.retry_after or 0))
+        world.clock.advance((caught.value.retry_after or 0) + 0.01)
+        provider.renew()
+    assert len(pauses) == len(set(pauses)) >= 2
+    assert max(pauses) > MINUTE
+    world.server.inject(Fault("renewal", "status", status=429))
+    world.clock.advance(700)
+    with pytest.raises(Throttled) as caught:
+        provider.renew()
+    assert caught.value.retry_after == pytest.approx(3600, abs=5)

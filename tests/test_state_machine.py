@@ -16,11 +16,11 @@ And in the end, when the server and the storage are well again, every process ha
 import os
 from typing import Final
 
+from arena import Arena, Bot
 from fleet_server import Host, Trouble
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from referee import Arena, Bot
 
 from tradovate_auth.testing.emulator._limits import Captcha
 from tradovate_auth.testing.emulator._names import LOGIN, RENEWAL
@@ -172,9 +172,13 @@ class Market(RuleBasedStateMachine):
         """Choose what the calls of a closed session meet, and whether its renewals meet the same."""
         self.arena.server.configure(evicted_style=style, evicted_renewals=renewals)
 
+    @precondition(lambda self: self.arena.knows_the_clock)
     @rule(first=odd_dates, others=st.lists(troubles | odd_dates, max_size=2))
     def odd_date(self, first: Trouble, others: list[Trouble]) -> None:
-        """Let the `Date` of the next answer be hours off, if it is a grant."""
+        """Let the `Date` of the next answer be hours off, if it is a grant.
+
+        Not before a right one was read: until then nobody knows that the server's clock is another than the storage's.
+        """
         self.arena.next_calls = [first, *others]
 
     @rule(

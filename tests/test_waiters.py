@@ -16,6 +16,7 @@ from tradovate_auth import (
 )
 from tradovate_auth.events import Warned
 from tradovate_auth.storage import Record
+from tradovate_auth.testing.emulator import Fault
 from tradovate_auth.transport import Call, Reply
 
 
@@ -289,3 +290,31 @@ def test_a_record_stays_whole_under_contention(world: World) -> None:
     provider = world.provider(storage=Contended(clock=world.clock))
     assert provider.get().generation == 1
     assert len(interfered) == 3
+
+
+def test_a_remembered_failure_counts_down(world: World) -> None:
+    """Whoever asks half a second after somebody else is told of the same failure, and of half a second less to wait."""
+    world.server.inject(Fault("login", "status", status=429))
+    provider = world.provider()
+    waits = []
+    for _ in range(2):
+        with pytest.raises(LockedOut) as caught:
+            provider.get()
+        waits.append(caught.value.retry_after or 0.0)
+        world.clock.advance(0.5)
+    assert waits[0] == pytest.approx(3600, abs=2)
+    assert waits[1] == pytest.approx(waits[0] - 0.5)
+
+
+def test_a_failure_is_not_remembered_beyond_its_own_end(world: World) -> None:
+    """Four tenths of a second are left of a lock-out: half a second later nobody is told of it any more."""
+    world.server.inject(Fault("login", "status", status=429))
+    provider = world.provider()
+    with pytest.raises(LockedOut) as caught:
+        provider.get()
+    world.clock.advance((caught.value.retry_after or 0.0) - 0.4)
+    with pytest.raises(LockedOut) as caught:
+        provider.get()
+    assert caught.value.retry_after == pytest.approx(0.4)
+    world.clock.advance(0.5)
+    assert provider.get().generation == 1

@@ -47,8 +47,6 @@ FIELDS = [
 SPELLINGS = ["{0}", "{0}.{1}", "{2}", "{0}.1", "{0}.123456789"]
 ZONES = ["Z", "z", "", "+00:00", "-0500", "+23:59", " Z"]
 
-# --- JSON as text: json.dumps could write neither a key twice, nor NaN by another name, nor a number of 5,000 digits
-
 
 def nested(inner: str, brackets: tuple[str, str], depth: int) -> str:
     """Return JSON that is that deep."""

@@ -39,7 +39,9 @@ _FORK_PATIENCE: Final = 1.0  # seconds that a fork waits for a login that is on 
 _IMPORT_PATIENCE: Final = 2.0  # seconds that it waits for the imports that one has caused
 _LOOK: Final = 0.001
 _EXIT_PATIENCE: Final = 10.0  # seconds that a leaving interpreter waits for a login that is on its way
+_TELLING_PATIENCE: Final = 1.0  # ... and for a listener that is being told of it
 _in_air: "dict[int, Flight]" = {}
+_telling: dict[int, threading.Event] = {}
 # Goes along wherever a transport continues: into its tasks, and into threads that are given the context.
 _flying: "contextvars.ContextVar[Flight | None]" = contextvars.ContextVar("_flying", default=None)
 
@@ -161,9 +163,14 @@ class SingleFlight:
         except BaseException as raised:  # noqa: BLE001  # it is the waiters', whatever it is
             error, afterwards = raised, _nothing
         # Out of the air before it lands: whoever is woken and joins again gets a new flight.
+        told = _telling[id(flight)] = threading.Event()
         self._leave_air(flight)
         flight.land(error)
-        afterwards()
+        try:
+            afterwards()
+        finally:
+            _telling.pop(id(flight), None)
+            told.set()
 
     def _leave_air(self, flight: Flight) -> None:
         if self._in_air.get(os.getpid()) is flight:
@@ -265,10 +272,19 @@ def _settle_all(patience: float) -> None:
 
 
 def _wait_at_exit() -> None:
-    """Let a login that is on its way land and be saved: the session it opens would be lost otherwise."""
+    """Let a login that is on its way land and be saved, and be told: the session it opens would be lost otherwise."""
     _settle_all(_EXIT_PATIENCE)
+    deadline = time.monotonic() + _TELLING_PATIENCE
+    for told in list(_telling.values()):
+        told.wait(max(deadline - time.monotonic(), 0.0))
+
+
+def _forget_flights() -> None:
+    """In the child of a fork: what is in the air, or being told, is its parent's."""
+    _in_air.clear()
+    _telling.clear()
 
 
 atexit.register(_wait_at_exit)
 if hasattr(os, "register_at_fork"):  # pragma: no branch  # the other way on Windows
-    os.register_at_fork(after_in_child=_in_air.clear)
+    os.register_at_fork(after_in_child=_forget_flights)

@@ -118,7 +118,9 @@ class Ledger:
         back = replace(self, renewals=self.renewals[:-1])
         if scheduled:
             return back
-        return replace(back, unscheduled=self.unscheduled[:-1], unscheduled_at=0.0, pause=self.pause / 2)
+        # Allowed from the moment at which it was entered, so that the next one doubles the pause as this one has.
+        at = self.unscheduled_at - self.pause
+        return replace(back, unscheduled=self.unscheduled[:-1], unscheduled_at=at, pause=self.pause / 2)
 
     def with_cure(self) -> Self:
         """Note that the last unscheduled renewal helped: the next one need not wait."""
