@@ -10,7 +10,7 @@ import pytest
 from core_tools import FrailStorage, World
 
 from tradovate_auth._defaults import PROCESS_STORAGE, SESSIONS_OPENED
-from tradovate_auth._strangers import _GIVEN
+from tradovate_auth._given import GIVEN
 from tradovate_auth.testing import Emulator, FakeClock
 
 pytest_plugins = ["tradovate_auth.testing.plugin"]
@@ -58,7 +58,7 @@ def fresh_process() -> None:
     """Forget what the process shares: servers of two tests may have had the same port."""
     SESSIONS_OPENED.clear()
     PROCESS_STORAGE._records.clear()
-    _GIVEN.clear()
+    GIVEN.clear()
 
 
 @pytest.fixture

@@ -154,7 +154,7 @@ class _Seat:
             self._lose(call, timeout - trouble.seconds / 2)
         self._spend(trouble.seconds / 2, dies=trouble.kind == "killed after")
         reply = trouble.reply if trouble.reply is not None else contact.reply
-        if trouble.date and "accessToken" in contact.said:
+        if trouble.date:
             reply = misdated(reply, contact.at + trouble.date)
         self.world.answered(self.process, call, reply)
         return reply

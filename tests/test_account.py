@@ -2,14 +2,17 @@
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 from core_tools import FrailStorage, World
 
-from tradovate_auth import StorageError
+from tradovate_auth import ProviderClosed, StorageError
 from tradovate_auth._account import Account
 from tradovate_auth._clock import SystemClock
-from tradovate_auth.storage import Record
+from tradovate_auth.storage import Lease, Record, StorageBusy
 
 
 def account(world: World, **options: object) -> Account:
@@ -97,3 +100,62 @@ def test_time_that_passes_is_measured_on_any_platform(monkeypatch: pytest.Monkey
         assert clock.wait(threading.Event(), 0.002) is False
         assert clock.elapsed() - first >= 0.001
         assert abs(clock.time() - time.time()) < 5
+
+
+@pytest.mark.parametrize("first", [None, 100.0])
+def test_what_is_learnt_during_a_save_is_saved_with_the_next(world: World, first: float | None) -> None:
+    """An answer comes while another thread saves, say `reset()`: that one writes down what was known before, and forgets no more."""
+
+    class Slow(FrailStorage):
+        def save(self, key: str, record: Record) -> bool:
+            saved = super().save(key, record)
+            if record.revision == 1:
+                mine.server.learnt = 7200.0
+            return saved
+
+    mine = account(world, storage=Slow(clock=world.clock))
+    mine.server.learnt = first
+    assert mine.change_ledger(lambda ledger: ledger.forgiven()).offset == (first or 0.0)
+    assert mine.change_ledger(lambda ledger: ledger.forgiven()).offset == 7200.0
+    assert mine.load().offset == 7200.0
+    assert mine.server.learnt is None
+
+
+@pytest.mark.parametrize("end", [StorageError, StorageBusy, ProviderClosed])
+def test_who_holds_the_lock_is_known_only_while_it_is_waited_for(world: World, end: type[Exception]) -> None:
+    """However the wait ends - the storage fails, stays locked, or the provider is closed - nobody is named afterwards."""
+    named: list[str] = []
+
+    class Locked(FrailStorage):
+        @contextmanager
+        def exclusive(self, key: str, timeout: float, *, seen: int | None = None) -> Iterator[Lease]:
+            named.append(mine.busy)
+            if len(named) == 2 and end is StorageError:
+                raise StorageError("gone")
+            if len(named) == 2 and end is ProviderClosed:
+                mine.closing.set()
+            raise StorageBusy("Process 4711 holds the session.")
+            yield  # type: ignore[unreachable]  # makes it a generator
+
+    mine = account(world, storage=Locked(clock=world.clock), timeout=3.0)
+    with pytest.raises(end), mine.exclusive(0):
+        pass
+    assert named[:2] == ["", "Process 4711 holds the session."]
+    assert mine.busy == ""
+
+
+def test_first_moments_are_put_right_once(world: World) -> None:
+    """An answer comes between two looks of a change that was under way: what is written down then stays by the old clock."""
+
+    class Slow(FrailStorage):
+        def load(self, key: str) -> Record | None:
+            if self.loads == 1:
+                mine.server.learnt = 7200.0
+            return super().load(key)
+
+    mine = account(world, storage=Slow(clock=world.clock))
+    mine.change_ledger(lambda ledger: replace(ledger, failed_logins=(1000.0,)))
+    found = mine.change_ledger(lambda ledger: replace(ledger, lost=1))
+    assert (found.offset, found.ledger.failed_logins) == (0.0, (1000.0,))
+    found = mine.change_ledger(lambda ledger: replace(ledger, lost=2))
+    assert (found.offset, found.ledger.failed_logins) == (7200.0, (8200.0,))

@@ -169,3 +169,22 @@ def test_a_server_in_trouble_takes_no_host_away(moved: World) -> None:
     provider.get()
     assert renew(moved, provider).generation == 1
     assert provider.url("demo", "/x").startswith(f"http://{ASSIGNED}:")
+
+
+@pytest.mark.parametrize("fault", ["a fault", "a penalty"])
+def test_a_server_that_answers_is_asked_again(moved: World, fault: str) -> None:
+    """The assigned host is the right one, and has a bad minute: the next renewal goes there too, and calls stay there."""
+    moved.server.configure(wrong_host=None)
+    if fault == "a fault":
+        moved.server.inject(Fault("renewal", "status", status=503))
+    else:
+        moved.server.penalize("renewal", seconds=15)
+    provider = moved.provider()
+    provider.get()
+    assert renew(moved, provider).generation == 1
+    moved.clock.advance(301)
+    provider.get()
+    moved.events.wait_for(Renewed)
+    moved.settled(provider)
+    assert asked(moved)[1:] == [ASSIGNED, ASSIGNED]
+    assert provider.url("demo", "/x").startswith(f"http://{ASSIGNED}:")

@@ -323,3 +323,16 @@ def test_a_hold_that_came_meanwhile_is_heeded_and_kept(world: World, *, lapsed: 
     ledger = account.load().ledger
     assert (ledger.hold, ledger.failed_logins, ledger.renewals) == (hold, (), ())
     assert len(world.transport.calls) == sent
+
+
+def test_a_renewal_of_a_provider_that_closes_between_two_tries(world: World) -> None:
+    """The token has lapsed, the server cannot be reached, the provider is closed: nothing was sent, and nothing counts."""
+    provider = world.provider()
+    provider.get()
+    world.clock.advance(4900)
+    world.server.stop()
+    provider._account.closing.set()
+    with pytest.raises(ProviderClosed):
+        provider.get()
+    account, machine = spent(provider)
+    assert (account.renewals, account.unscheduled, machine.renewals) == ((), (), ())

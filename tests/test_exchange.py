@@ -822,3 +822,17 @@ def test_a_host_outside_the_domains_is_told(world: World) -> None:
     assert "'demo.evil.example' as 'demo'" in reason
     assert "outside Environment.domains" in reason
     assert provider.url("demo", "/x").startswith(world.server.url)
+
+
+def test_a_penalty_in_between_changes_no_wait(world: World) -> None:
+    """Each login is first told to wait, and then answered with something that nobody knows: the pause doubles all the same."""
+    world.server.configure(login_step="mfa")
+    waits = []
+    for _ in range(4):
+        world.server.penalize("login", seconds=2)
+        with world.time_flies(0.05), pytest.raises(ProtocolError) as caught:
+            world.provider(on_event=None).get(timeout=None)
+        assert caught.value.retry_after is not None
+        waits.append(round(caught.value.retry_after / 60))
+        world.clock.advance(caught.value.retry_after + 3600)
+    assert waits == [15, 30, 60, 120]

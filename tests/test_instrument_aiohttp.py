@@ -335,17 +335,20 @@ def test_the_providers_own_session_may_be_instrumented(scene: Scene) -> None:
     assert scene.exchanges == (1, 1)
 
 
-def test_a_client_of_ours_that_checks_nothing(scene: Scene) -> None:
-    """Who gives a session a `TradovateAuth` and no checks has asked for it: its token goes out, with renewals too."""
+def test_a_client_of_ours_that_checks_nothing(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    """Who gives a session a `TradovateAuth` and no checks has asked for it: its token goes out, with renewals too; and
+    nobody is told that a request of it gets none.
+    """
+    told: list[bool] = []
 
     async def scenario(session: aiohttp.ClientSession) -> list[int]:
-        return [
-            await status(session, scene.accounts, ssl=False),
-            await status(session, scene.renewal, ssl=False),
-        ]
+        first = await status(session, scene.accounts, ssl=False)
+        told.append("does not check" in caplog.text)
+        return [first, await status(session, scene.renewal, ssl=False)]
 
     with instrument(scene.provider, insecure="refuse"):
         assert run(scenario, middlewares=(TradovateAuth(scene.provider),)) == [200, 200]
+    assert told == [False]
 
 
 def test_a_retry_of_aiohttps_own(scene: Scene) -> None:

@@ -42,6 +42,7 @@ TOUCHED: Final[list[tuple[type, str]]] = [
     (requests.Session, "send"),
     (requests.Session, "__init__"),
     (requests.adapters.HTTPAdapter, "send"),
+    (requests.adapters.HTTPAdapter, "cert_verify"),
     (requests.adapters.HTTPAdapter, "add_headers"),
     *(
         (kind, name)

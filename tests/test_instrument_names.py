@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from runner_tools import CALLED, CALLS, RUNNER, SITE, UNMEASURED, Bench, bench, how
@@ -316,6 +317,67 @@ def test_a_thread_outside(names: Path) -> None:
     done.set()
     another.join()
     assert shelter._inside == []
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_module_that_another_thread_is_importing(known: bool, names: Path) -> None:
+    """It stays where its import will look for it, at both ends of the shelter, whether we know ours by then or not."""
+    shelter, found = Shelter(), list[ModuleType]()
+    if known:
+        with shelter:
+            shelter_free_import("colorsys")
+    (names / "gates.py").write_text("from threading import Event\nBEGUN, END = Event(), Event()\n")
+    (names / "colorsys.py").write_text("import gates\ngates.BEGUN.set()\nMINE = gates.END.wait(20)\n")
+    gates: Any = shelter_free_import("gates")
+    another = threading.Thread(target=lambda: found.append(shelter_free_import("colorsys")))
+    another.start()
+    assert gates.BEGUN.wait(20)
+    begun = sys.modules["colorsys"]
+    with shelter:
+        assert sys.modules["colorsys"] is begun
+    assert sys.modules["colorsys"] is begun
+    gates.END.set()
+    another.join()
+    assert found == [begun]
+    with shelter:
+        assert not is_mine(shelter_free_import("colorsys"))
+    assert shelter_free_import("colorsys") is begun
+    forget(("gates",))
+
+
+def test_a_module_whose_import_begins_meanwhile(names: Path) -> None:
+    """A thread outside that begins while we are inside comes to its end as well, and has what the program had."""
+    shelter, found = Shelter(), list[ModuleType]()
+    theirs = shelter_free_import("colorsys")
+    (names / "gates.py").write_text("from threading import Event\nBEGUN, END = Event(), Event()\n")
+    (names / "colorsys.py").write_text("import gates\ngates.BEGUN.set()\nMINE = gates.END.wait(20)\n")
+    gates: Any = shelter_free_import("gates")
+    another = threading.Thread(target=lambda: found.append(shelter_free_import("colorsys")))
+    with shelter:
+        another.start()
+        assert gates.BEGUN.wait(20)
+    gates.END.set()
+    another.join()
+    assert found == [theirs]
+    with shelter:
+        assert not is_mine(shelter_free_import("colorsys"))
+    forget(("gates",))
+
+
+def test_a_module_that_asks_while_it_is_imported(names: Path) -> None:
+    """A module that comes to us in the middle of its own import, in the same thread, is set aside for that time."""
+    shelter = Shelter()
+    (names / "colorsys.py").write_text("import asked\nMINE = asked.ask()\n")
+    asked: Any = ModuleType("asked")
+
+    def ask() -> bool:
+        with shelter:
+            return not is_mine(shelter_free_import("colorsys"))
+
+    asked.ask = ask
+    sys.modules["asked"] = asked
+    assert shelter_free_import("colorsys").MINE is True
+    forget(("asked",))
 
 
 @pytest.mark.parametrize("here", [True, False])

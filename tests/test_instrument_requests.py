@@ -311,6 +311,46 @@ def test_adapters_that_check_nothing(
     assert len([text for text in caplog.messages if "does not check" in text]) == (0 if careful else 1)
 
 
+class Asking(HTTPAdapter):
+    """One that chooses its pool by keyword, as requests asks it to, and counts."""
+
+    asked = 0
+
+    def get_connection_with_tls_context(self, request: Any, verify: Any, **options: Any) -> Any:  # type: ignore[override]
+        """See `HTTPAdapter`."""
+        self.asked += 1
+        return super().get_connection_with_tls_context(request, verify, **options)
+
+
+class AskingAndCareless(CarelessAboutPools, Asking):
+    """One that has its own way with the checks as well, so that it must be asked again for what came of it."""
+
+
+@pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")
+@pytest.mark.parametrize(("kind", "times"), [(Asking, 1), (AskingAndCareless, 2)])
+def test_an_adapter_that_chooses_its_pool(kind: type[Asking], times: int, scene: Scene) -> None:
+    """It is called as requests calls it, and no more often than it takes to know whether it checks."""
+    adapter = kind()
+    with Vault() as server, instrument(server.source(scene)), requests.Session() as session:
+        session.mount(server.url, adapter)
+        assert session.get(f"{server.url}/v1/account/list", verify=server.authority).status_code == 200
+        assert server.authorizations == [scene.provider.get().authorization]
+    assert adapter.asked == times
+
+
+@pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")
+def test_a_refused_adapter_sends_once(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What goes out without our token because its adapter checks nothing is not sent again for the 401 that it gets."""
+    with Vault() as server, requests.Session() as session:
+        handler: Any = server._server.RequestHandlerClass
+        said = handler.send_response
+        monkeypatch.setattr(handler, "send_response", lambda self, _: said(self, 401))
+        session.mount(server.url, Careless())
+        with instrument(server.source(scene), insecure="refuse"):
+            answer = session.get(f"{server.url}/v1/account/list", verify=server.authority)
+        assert (answer.status_code, answer.history, server.authorizations) == (401, [], [None])
+
+
 def test_an_adapter_over_plain_http(scene: Scene) -> None:
     """There the argument counts, as in a session."""
     with instrument(scene.provider, insecure="refuse"), requests.Session() as session:
@@ -320,11 +360,14 @@ def test_an_adapter_over_plain_http(scene: Scene) -> None:
         assert session.get(scene.accounts).status_code == 200
 
 
-def test_a_client_of_ours_that_checks_nothing(scene: Scene) -> None:
-    """Who gives a session a `TradovateAuth` and no checks has asked for it: its token goes out."""
+def test_a_client_of_ours_that_checks_nothing(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    """Who gives a session a `TradovateAuth` and no checks has asked for it: its token goes out, and nobody is told that it
+    gets none.
+    """
     with instrument(scene.provider, insecure="refuse"), requests.Session() as session:
         session.auth = TradovateAuth(scene.provider)
         assert session.get(scene.accounts, verify=False).status_code == 200
+        assert "does not check" not in caplog.text
         assert session.post(scene.renewal, verify=False).json()["accessToken"]
 
 

@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
@@ -31,13 +32,14 @@ from tradovate_auth import (
     ProviderClosed,
     TokenProvider,
     TokenTimeout,
-    _strangers,
+    _given,
 )
 from tradovate_auth._instrument_state import STATE
 from tradovate_auth._overlay import CLIENTS, EVERYWHERE, LIBRARIES, Overlay
+from tradovate_auth._strangers import strangers_key
 from tradovate_auth.events import LoggedIn, Warned
 from tradovate_auth.instrumentation import Instrumentation, instrument, instrument_client, uninstrument
-from tradovate_auth.storage import FileStorage, MemoryStorage
+from tradovate_auth.storage import FileStorage, MemoryStorage, Record
 from tradovate_auth.testing import Emulator, FakeClock
 from tradovate_auth.testing.emulator import Fault
 
@@ -48,6 +50,7 @@ one_of_each = pytest.mark.parametrize("stack", [REQUESTS, HTTPX, HTTPX2, AIOHTTP
 
 POINTS: tuple[tuple[type, str], ...] = (
     (requests.Session, "get_adapter"),
+    (requests.adapters.HTTPAdapter, "cert_verify"),
     (requests.adapters.HTTPAdapter, "add_headers"),
     (httpx.Client, "send"),
     (httpx.Client, "_send_single_request"),
@@ -366,6 +369,20 @@ def test_the_token_of_somebody_who_logs_in_elsewhere(stack: Stack, scene: Scene)
 
 
 @every_stack
+def test_the_token_that_the_user_of_a_source_gets_elsewhere(stack: Stack, scene: Scene) -> None:
+    """Who the user of a source that is no provider is has been seen from an answered login: his token from a kindred host is
+    replaced.
+    """
+    with Emulator() as elsewhere, instrument(Source(scene, scene.user)), bare(stack) as client:
+        scene.log_in(client)
+        login = {**login_fields(elsewhere), "name": scene.user}
+        url = f"{elsewhere.url}/auth/accesstokenrequest"
+        granted = parsed(client.call("POST", url, json=login))["accessToken"]
+        client.get(scene.accounts, headers={"Authorization": f"Bearer {granted}"})
+    assert scene.carried == ["Bearer token"]
+
+
+@every_stack
 def test_a_token_that_comes_by_oauth(stack: Stack, scene: Scene) -> None:
     """It is granted to whoever has signed in at the vendor's page: it is left alone."""
     scene.server.inject(Fault("*", "json", payload={"access_token": "by-oauth"}))
@@ -411,6 +428,95 @@ def test_the_token_of_another_source(stack: Stack, policy: Any, scene: Scene) ->
         assert first.get(scene.accounts, headers=headers).status == 200
         careless.get(scene.accounts, headers=headers, **called)
         assert scene.carried == [f"Bearer {theirs}", f"Bearer {theirs}" if policy == "warn" else None]
+
+
+@every_stack
+@pytest.mark.parametrize("policy", ["warn", "refuse"])
+def test_the_token_of_another_provider(stack: Stack, policy: Any, scene: Scene) -> None:
+    """A token that a second provider has obtained is not replaced either where somebody takes it out and puts it into a header;
+    nor sent where none may be.
+    """
+    scene.server.add_user("somebody", "secret")
+    made, called = insecure(stack)
+    other = scene.another(who={"name": "somebody", "password": "secret"})
+    with (
+        other,
+        instrument(scene.provider, insecure=policy),
+        bare(stack) as client,
+        bare(stack, **made) as careless,
+    ):
+        theirs = other.get().authorization
+        headers = {"Authorization": theirs}
+        assert client.get(scene.accounts, headers=headers).status == 200
+        client.post(f"{scene.server.url}/order/placeorder", Body("json"), headers=headers)
+        careless.get(scene.accounts, headers=headers, **called)
+    assert scene.carried == [theirs, theirs, theirs if policy == "warn" else None]
+
+
+class Rude(MemoryStorage):
+    """A storage of somebody's own, whose errors are of any kind."""
+
+    broken = False
+
+    def load(self, key: str) -> Any:
+        """See `Storage.load`."""
+        if self.broken:
+            raise OSError("database is locked")
+        return super().load(key)
+
+
+@every_stack
+def test_a_storage_with_errors_of_its_own(stack: Stack, scene: Scene) -> None:
+    """None of them comes out of a client's request, or takes the place of what the server has granted; one warning tells."""
+    storage = Rude()
+    scene.server.add_user("somebody", "secret")
+    with scene.another(storage=storage) as provider, instrument(provider), bare(stack) as client:
+        provider.get()
+        storage.broken = True
+        assert scene.log_in(client, name="somebody", password="secret")["accessToken"]
+        assert client.get(scene.accounts, headers=DEAD).status == 200
+        eventually(lambda: [reason for reason in scene.warnings if "cannot be asked" in reason])
+    assert len([reason for reason in scene.warnings if "cannot be asked" in reason]) == 1
+
+
+@every_stack
+def test_the_storage_is_back(stack: Stack, scene: Scene, fake_clock: FakeClock) -> None:
+    """Another user's token that could not be saved is, with the next request that a client makes, whichever it is."""
+    storage = FrailStorage(clock=fake_clock)
+    scene.server.add_user("somebody", "secret")
+    with (
+        scene.another(storage=storage, clock=fake_clock) as provider,
+        instrument(provider),
+        bare(stack) as client,
+    ):
+        provider.get()
+        storage.broken = {"save"}
+        theirs = scene.log_in(client, name="somebody", password="secret")["accessToken"]
+        storage.broken = set()
+        fake_clock.advance(15.0)
+        assert client.get(scene.accounts).status == 200
+        record = strangers_key(provider._account.environment)
+        eventually(lambda: _given.digest_of(theirs) in (storage.load(record) or Record()).strangers)
+
+
+@every_stack
+def test_the_token_that_a_source_gave_away_before(stack: Stack, scene: Scene) -> None:
+    """A source that is no provider is asked who its user is, when instrumentation begins anew: what it has given to a client
+    then is ours, and replaced. An error of its own leaves the client's request as it is, where none of ours may be sent.
+    """
+    source = Source(scene, scene.user)
+    with bare(stack) as client:
+        with instrument(source):
+            given = {"Authorization": f"Bearer {scene.log_in(client)['accessToken']}"}
+        source.token = replace(source.token, value="newer")
+        with instrument(source):
+            client.get(scene.accounts, headers=given)
+    assert scene.carried == ["Bearer newer"]
+    made, called = insecure(stack)
+    source.patience = -1.0
+    with instrument(source, insecure="refuse"), bare(stack, **made) as client:
+        client.get(scene.accounts, headers=given, **called)
+    assert scene.carried == ["Bearer newer", None]
 
 
 def test_a_user_whom_the_server_calls_otherwise(scene: Scene) -> None:
@@ -1219,6 +1325,18 @@ def test_a_client_is_held_weakly(scene: Scene) -> None:
     other.close()
 
 
+def test_clients_that_are_gone_leave_nothing(scene: Scene) -> None:
+    """However many short-lived clients get a source of their own, those that are there are all that is remembered."""
+    before = len(STATE._single)
+    with requests.Session() as kept, instrument_client(kept, source=scene.provider):
+        for _ in range(20):
+            with requests.Session() as session:
+                instrument_client(session, source=scene.provider)
+            del session
+        assert len(STATE._single) <= before + 2
+        assert kept.get(scene.accounts).status_code == 200
+
+
 def test_clients_are_told_apart_by_identity(scene: Scene) -> None:
     """A client of somebody's own that compares equal to another, and has no hash, is still the only one meant."""
 
@@ -1251,7 +1369,7 @@ def test_nothing_shows_a_secret(scene: Scene) -> None:
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
     """No test leaves anything behind, nor finds tokens that another has given away."""
-    _strangers._GIVEN.clear()
+    _given.GIVEN.clear()
     yield
     assert untouched() == [True] * len(POINTS)
     assert not EVERYWHERE

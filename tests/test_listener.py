@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import threading
 from contextlib import suppress
 
@@ -107,6 +108,40 @@ def test_a_child_tells_its_own() -> None:
     telling.join(20)
     eventually(lambda: len(heard.all) == 2)
     assert os.waitstatus_to_exitcode(status) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_child_of_a_listener_tells_nothing_of_its_parents(inside: bool) -> None:
+    """Forked by the listener itself: what waits behind that event is the parent's, and the child may go on, there or later."""
+    heard, children, well = Recorder(), list[int](), False
+
+    def own() -> None:
+        listener.note(journal("child's"))
+        listener.tell()
+
+    def forking(event: Event) -> None:
+        heard(event)
+        if not children:
+            children.append(os.fork())
+            if children == [0]:
+                signal.alarm(20)  # ends a child that hangs
+                if inside:
+                    own()
+
+    listener = Listener(forking, SYSTEM_CLOCK)
+    listener.note(journal("a", "b"))
+    try:
+        listener.tell()
+        if children == [0] and not inside:
+            own()
+        well = True
+    finally:
+        if children == [0]:
+            os._exit(0 if well and reasons(heard) == ["a", "child's"] else 1)
+    _, status = os.waitpid(children[0], 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert reasons(heard) == ["a", "b"]
 
 
 def test_the_last_event_is_known_before_it_is_told() -> None:

@@ -4,12 +4,14 @@ from contextlib import suppress
 
 import pytest
 from core_tools import World
-from shared_storage import Shared, step
+from shared_storage import Shared, step, stored
 from values import MINUTE
 
 from tradovate_auth import (
+    StorageError,
     Throttled,
 )
+from tradovate_auth.storage import Record
 
 
 def test_a_renewal_in_an_outage_says_when_the_storage_is_asked_again(world: World) -> None:
@@ -98,3 +100,56 @@ def test_others_ask_a_lost_storage_every_ten_seconds_or_so(world: World) -> None
         step(world, other, 1)
         looks += storage.loads > before
     assert 4 <= looks <= 6
+
+
+def test_a_record_that_could_not_be_read_once(world: World) -> None:
+    """One read fails, of whatever record: the next good look is the end of that."""
+
+    class Blinking(Shared):
+        blinks = False
+
+        def load(self, key: str) -> Record | None:
+            if self.blinks and key.startswith("machine"):
+                self.blinks = False
+                raise StorageError("blip")
+            return super().load(key)
+
+    storage = Blinking(world)
+    world.provider(storage=Shared(world), on_event=None).get()
+    other = world.provider(storage=storage)
+    token = other.get()
+    storage.blinks = True
+    world.clock.advance(600)
+    other.reject(token, method="GET", path="/x")
+    other.get()
+    world.settled(other)
+    step(world, other, 20)
+    names = world.events.names
+    assert names.count("StorageLost") == names.count("StorageBack") == 1
+
+
+def test_a_token_that_was_stored_is_not_told_to_be_unstored(world: World) -> None:
+    """The machine's record cannot be read just after the login was saved, neither time that it is looked at: that is nobody's concern."""
+
+    class Blinking(Shared):
+        granted, blinks = False, 0
+
+        def load(self, key: str) -> Record | None:
+            if self.granted and self.blinks < 2 and key != owner._account.key:
+                self.blinks += 1
+                raise StorageError("blip")
+            return super().load(key)
+
+        def save(self, key: str, record: Record) -> bool:
+            saved = super().save(key, record)
+            self.granted = self.granted or bool(record.tokens)
+            return saved
+
+    storage = Blinking(world)
+    owner = world.provider(storage=storage)
+    token = owner.get()
+    world.settled(owner)
+    assert storage.blinks == 2
+    assert stored(world, owner).tokens == {owner._account.slot: token}
+    assert str(owner.status().last_event).startswith("LoggedIn ")
+    world.events.expect("LoggedIn")

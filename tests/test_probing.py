@@ -75,3 +75,37 @@ def test_the_status_tells_when(world: World) -> None:
     evicted = other.status().evicted_at
     assert evicted is not None
     assert evicted.timestamp() == pytest.approx(world.clock.time(), abs=2)
+
+
+def test_a_probe_that_was_never_sent_is_not_told(world: World) -> None:
+    """Others are at work on the session: nothing was asked, so nothing is said of it."""
+    provider = world.provider()
+    token = provider.get()
+    world.clock.advance(600)
+    sent = len(world.transport.calls)
+    provider._account.timeout = 0.01
+    with world.storage.exclusive(provider._account.key, 1.0):
+        for _ in range(3):
+            provider.report(token, 503)
+        world.settled(provider)
+    assert len(world.transport.calls) == sent
+    world.events.wait_for(RenewalFailed)
+    assert not world.events.of(Warned)
+
+
+def test_a_success_ends_what_a_probe_was_to_find_out(world: World) -> None:
+    """The allowance did not permit the probe, and then a call succeeded: a renewal that fails an hour later is only that."""
+    provider = world.provider()
+    provider.get()
+    world.clock.advance(600)
+    token = provider.renew()
+    for _ in range(3):
+        provider.report(token, 503)
+    world.settled(provider)
+    provider.report(token, 200)
+    world.server.inject(Fault("renewal", "status", status=503))
+    world.clock.advance(4200)
+    provider.get()
+    world.events.wait_for(RenewalFailed)
+    world.settled(provider)
+    assert not world.events.of(Warned)

@@ -63,6 +63,7 @@ LAYERS = [
     "_machine",
     "_view",
     "_decision",
+    "_given",
     "_journal",
     "_server_clock",
     "_account",

@@ -1,5 +1,7 @@
 """What a process remembers is given back to a storage that has lost it; who looks for that, and how often."""
 
+import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +9,9 @@ import pytest
 from core_tools import World, eventually
 from shared_storage import Shared, logins, step, stored
 
-from tradovate_auth.storage import FileStorage, MemoryStorage
+from tradovate_auth._holds import Hold
+from tradovate_auth.events import Renewed, Warned
+from tradovate_auth.storage import FileStorage, MemoryStorage, Record
 
 
 @pytest.fixture
@@ -180,3 +184,51 @@ class TestGoneBack:
         assert stored(world, other).revision < other._lifecycle.recollection.known.revision
         step(world, other, 300)
         assert stored(world, other).tokens == {other._account.slot: theirs}
+
+    def test_who_comes_after_whoever_put_it_back_has_nothing_to_do(
+        self, world: World, storage: Shared
+    ) -> None:
+        """A record that was put back begins to count anew, and is no earlier state of itself: a hold that a human has lifted
+        stays lifted, and nobody says again that something was lost.
+        """
+        owner = world.provider(storage=storage)
+        owner.get()
+        others = [world.provider(storage=Shared(world), on_event=world.events) for _ in range(3)]
+        hold = Hold("captcha", world.clock.time() + 7200, "the server asks for a captcha")
+        owner._account.change_ledger(lambda ledger: ledger.with_hold(hold))
+        for other in others:
+            step(world, other, 0)
+            step(world, other, 601)
+        others[0].reset()
+        step(world, owner, 31)
+        world.storage._records.clear()
+        step(world, owner, 31)
+        saves = stored(world, owner).revision
+        for other in others:
+            step(world, other, 601)
+        record = stored(world, owner)
+        assert (record.ledger.hold, record.revision) == (None, saves)
+        assert len([event for event in world.events.of(Warned) if "lost" in event.reason]) == 1
+
+
+def test_a_reset_in_the_midst_of_a_look_is_no_loss(world: World) -> None:
+    """A human calls `reset()` just after a flight has read the record: what it saves is newer than that, not lost."""
+    meanwhile: list[Callable[[], object]] = []
+
+    class Racing(Shared):
+        def load(self, key: str) -> Record | None:
+            found = super().load(key)
+            if meanwhile:
+                other = threading.Thread(target=meanwhile.pop())
+                other.start()
+                other.join()
+            return found
+
+    owner = world.provider(storage=Racing(world))
+    owner.get()
+    world.clock.advance(61)
+    meanwhile.append(owner.reset)
+    assert owner.renew().generation == 2
+    world.events.wait_for(Renewed)
+    assert not meanwhile
+    assert not world.events.of(Warned)

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tradovate_auth import ConfigurationError, StorageError
@@ -217,6 +217,7 @@ class TestSecrets:
     )
     def test_no_password_is_shown(self, password: str, scheme: str, quoted: bool, rest: str) -> None:
         """Whatever the password is, encoded or not, and whatever else is wrong: no error, name or repr has it."""
+        assume(rest or quoted or "@" not in password)  # what follows the only @ is a host, by any reading
         secret = f"hunter2-{password}-4711"
         url = f"{scheme}://user-4712:{quote(secret, safe='') if quoted else secret}{rest}"
         try:

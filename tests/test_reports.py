@@ -1,11 +1,14 @@
 """What reports of a storage's error show that have the local variables of each frame on its way: nothing secret."""
 
+import contextlib
 import errno
+import gc
 import json
 import os
 import resource
 import sys
 import traceback
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -266,3 +269,25 @@ def test_what_a_provider_raises(tmp_path: Path, tradovate_emulator: Emulator) ->
             second.get, UnreadableRecord, hidden=(value, tradovate_emulator.credentials["password"])
         )
     assert "newer version" in text
+
+
+def test_an_error_holds_no_frames() -> None:
+    """When an error is forgotten, the frames that it came through are gone too, with what their callers hold, at once."""
+
+    class Held:
+        """Something that a caller has in hand."""
+
+    held: list[weakref.ref[Held]] = []
+
+    def caller() -> None:
+        mine = Held()
+        held.append(weakref.ref(mine))
+        with contextlib.suppress(StorageError):
+            unpack(NEWER, KEY)
+
+    gc.disable()
+    try:
+        caller()
+        assert held[0]() is None
+    finally:
+        gc.enable()

@@ -229,3 +229,38 @@ def test_a_date_that_contradicts_its_own_answer_is_not_believed(world: World, ho
 def test_a_term_says_which_clock_it_was_granted_by(now: float, other: float, *, fits: bool) -> None:
     """The one by which the token lives more nearly as long as tokens do."""
     assert Term(NOW + 4800, 4800).fits(now, other) is fits
+
+
+def test_before_there_is_a_token_a_date_needs_only_to_be_possible(world: World) -> None:
+    """Tokens live twenty minutes here, and this machine's clock is an hour and a half slow: the first answer sets it right."""
+    world.server.configure(lifetime=1200, clock_offset=5400.0)
+    token = world.provider().get()
+    assert token.lifetime == pytest.approx(1200, abs=2)
+    assert token.expires_at.timestamp() == pytest.approx(world.clock.time() + 5400 + 1200, abs=2)
+
+
+@pytest.mark.parametrize(("lifetime", "fits"), [(0.0, False), (1.0, True), (DAY, True), (DAY + 1, False)])
+def test_what_is_possible(lifetime: float, *, fits: bool) -> None:
+    """A token lives for a moment at least, and for a day at most."""
+    assert Term(NOW + lifetime, None).fits(NOW, NOW + 5) is fits
+
+
+@pytest.mark.parametrize("hours", [-2.0, 2.0])
+def test_an_answer_without_a_token_moves_no_clock_by_hours(world: World, hours: float) -> None:
+    """A penalty on a renewal has a `Date` that is hours away: the token in hand neither ends early nor lives on."""
+    provider = world.provider()
+    token = provider.get()
+    world.server.penalize("renewal", seconds=15)
+    world.server.configure(clock_offset=hours * 3600)
+    world.clock.advance(4200)
+    provider.get()
+    world.settled(provider)
+    world.server.configure(clock_offset=0.0)
+    warned = world.events.wait_for(Warned)
+    assert f"{hours:+.1f} h away from the server's clock as it is known" in warned.reason
+    assert provider._account.load().offset == pytest.approx(0, abs=1)
+    assert provider.get() is token
+    world.clock.advance(301)
+    provider.get()
+    world.events.wait_for(Renewed)
+    assert world.server.counts.logins == 1

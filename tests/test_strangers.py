@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 import trio
-from core_tools import FrailStorage, at_once
+from core_tools import FrailStorage, at_once, eventually
 from redis_servers import redis_server
 from values import token
 
-from tradovate_auth import Environment
+from tradovate_auth import Environment, _strangers
+from tradovate_auth._given import digest_of, values_of
 from tradovate_auth._instrument_child import VARIABLE
 from tradovate_auth._shared_record import SharedRecord
 from tradovate_auth._strangers import (
@@ -26,10 +27,8 @@ from tradovate_auth._strangers import (
     Strangers,
     Whose,
     alanded,
-    digest_of,
     landed,
     strangers_key,
-    values_of,
 )
 from tradovate_auth.storage import FileStorage, MemoryStorage, Record, RedisStorage, Storage
 from tradovate_auth.testing import Emulator, FakeClock
@@ -251,6 +250,65 @@ def test_an_answer_from_before_the_question_does_not_count() -> None:
     storage.answer.release()
     second.join(30)
     assert found == ["unknown", "stranger"]
+
+
+@pytest.mark.parametrize("how", ["thread", "asyncio", "trio"])
+def test_a_storage_that_hangs(how: str, fake_clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It holds a request up for a moment, once: then it counts as away, with one warning, and those that come while the same look
+    at it goes on do not wait at all. What it says in the end is taken.
+    """
+    storage = Gated()
+    process = Process(storage, fake_clock)
+
+    async def ask(*values: str) -> list[Whose]:
+        return [await alanded(process.strangers.asking(value, "trader")) for value in values]
+
+    def found(*values: str) -> list[Whose]:
+        if how == "thread":
+            return [process.whose(value) for value in values]
+        return asyncio.run(ask(*values)) if how == "asyncio" else trio.run(ask, *values)
+
+    storage.save(KEY, Record(1, strangers={digest_of("theirs"): storage.now()}))
+    monkeypatch.setattr(_strangers, "_PATIENCE", 0.05)
+    assert found("theirs", "another") == ["unknown", "unknown"]
+    assert len(process.warnings) == 1
+    monkeypatch.setattr(_strangers, "_PATIENCE", 600.0)
+    fake_clock.advance(15.0)
+    assert found("theirs") == ["unknown"]
+    fake_clock.advance(15.0)
+    for _ in range(10):
+        storage.answer.release()
+    eventually(lambda: process.strangers._judged)
+    assert found("theirs", "another") == ["stranger", "unknown"]
+
+
+def test_what_is_nobodys_is_asked_for_again(frail: FrailStorage, fake_clock: FakeClock) -> None:
+    """Whoever remembered it may have had no storage at that moment: a minute later it is looked for once more."""
+    process = Process(frail, fake_clock)
+    assert process.whose("theirs") == "unknown"
+    Process(frail, fake_clock).remember("theirs")
+    assert process.whose("theirs") == "unknown"
+    fake_clock.advance(60.0)
+    assert process.whose("theirs") == "stranger"
+
+
+def test_what_could_not_be_saved_is_caught_up(frail: FrailStorage, fake_clock: FakeClock) -> None:
+    """It needs no question for a token: any request will do, once the storage may be back; one with nothing to save asks nothing."""
+    process = Process(frail, fake_clock)
+    frail.broken = {"load"}
+    process.remember("theirs")
+    frail.broken, loads = set(), frail.loads
+    process.strangers.catch_up()
+    eventually(lambda: process.strangers._flight.current() is None)
+    assert frail.loads == loads
+    fake_clock.advance(15.0)
+    process.strangers.catch_up()
+    eventually(lambda: strangers(frail) == {digest_of("theirs"): frail.now()})
+    eventually(lambda: not process.strangers._unsaved)
+    loads = frail.loads
+    process.strangers.catch_up()
+    assert process.strangers._flight.current() is None
+    assert frail.loads == loads
 
 
 def test_what_is_remembered_meanwhile_counts() -> None:

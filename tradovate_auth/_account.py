@@ -53,6 +53,8 @@ class Account:
     """What the storage found to be no record, and put aside, since it was last told."""
     here: str = field(default_factory=machine_id)
     """Which machine this is, for what the server counts by address."""
+    silent: str = ""
+    """The assigned host whose answer got lost, if that was the last renewal that this process has sent it."""
     busy: str = ""
     """While others hold the storage's lock: who, in words."""
     saves: int = 0
@@ -100,21 +102,25 @@ class Account:
         Raises:
             ProviderClosed: The provider was closed while others held it.
         """
-        left = self.timeout * _LOCK_CALLS
         with ExitStack() as stack:
-            while True:
-                part = min(left, _LOCK_SLICE)
-                try:
-                    lease = stack.enter_context(self.storage.exclusive(self.key, part, seen=seen))
-                    break
-                except StorageBusy as error:
-                    left -= part
-                    if left <= 0:
-                        raise
-                    self.busy = error.message
-                self.check_open()
-            self.busy = ""
+            try:
+                lease = self._entered(stack, seen)
+            finally:
+                self.busy = ""
             yield lease
+
+    def _entered(self, stack: ExitStack, seen: int) -> Lease:
+        left = self.timeout * _LOCK_CALLS
+        while True:
+            part = min(left, _LOCK_SLICE)
+            try:
+                return stack.enter_context(self.storage.exclusive(self.key, part, seen=seen))
+            except StorageBusy as error:
+                left -= part
+                if left <= 0:
+                    raise
+                self.busy = error.message
+            self.check_open()
 
     def check_open(self) -> None:
         """Do nothing, while the provider is open.
@@ -176,27 +182,30 @@ class Account:
         """
 
         def changing(found: Record) -> Record:
-            basis = self._in_server_time(self._trusted(found))
+            basis = _in_server_time(self._trusted(found), learnt)
             changed = change(basis)
             if changed is basis:
                 return found
-            return changed if self.server.learnt is None else replace(changed, offset=self.server.learnt)
+            return changed if learnt is None else replace(changed, offset=learnt)
 
+        learnt = self.server.learnt  # another thread may learn more meanwhile
         record, saved = self._stored.update(changing)
         if not saved:
             return self._trusted(record)
-        self.server.learnt = None
+        if self.server.learnt == learnt:
+            self.server.learnt = None
         self.saves += 1
-        if self.saved is None or record.revision > self.saved.revision:
+        if self.saved is None or record.saves > self.saved.saves:
             self.saved = record
         return record
-
-    def _in_server_time(self, record: Record) -> Record:
-        """Return a record whose first moments were taken when nothing was known yet of the server's clock, now it is."""
-        if self.server.learnt is None or record.offset or record.generation:
-            return record
-        return replace(record, ledger=record.ledger.shifted(self.server.learnt))
 
     def change_ledger(self, change: Callable[[Ledger], Ledger]) -> Record:
         """Apply a change to the newest ledger; see `update`."""
         return self.update(lambda record: replace(record, ledger=change(record.ledger)))
+
+
+def _in_server_time(record: Record, learnt: float | None) -> Record:
+    """Return a record whose first moments were taken when nothing was known yet of the server's clock, now it is."""
+    if learnt is None or record.offset or record.generation:
+        return record
+    return replace(record, ledger=record.ledger.shifted(learnt))

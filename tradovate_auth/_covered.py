@@ -30,6 +30,10 @@ class Covered(Generic[T]):
         entry = self._entries.get(id(client))
         return entry[1] if entry is not None and entry[0]() is client else None
 
+    def over(self) -> list[T]:
+        """Return what lies over the clients that are still there."""
+        return [overlay for _, overlay in list(self._entries.values())]
+
     def drop(self, overlay: T, client: object) -> None:
         """Take an overlay away from a client, if it is still that one."""
         if client is not None and self.get(client) is overlay:

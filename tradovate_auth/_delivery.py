@@ -20,7 +20,6 @@ __all__ = ["deliver", "deliver_renewal"]
 _PATIENCE: Final = 10.0  # seconds for a server that cannot even be connected to, while nobody has a token
 _FIRST_BACKOFF: Final = 0.1
 _LONGEST_BACKOFF: Final = 2.0
-_LIFETIME: Final = 4_800.0  # seconds that a token is known to live (P§2), before the first one tells
 
 
 def deliver_renewal(
@@ -32,15 +31,17 @@ def deliver_renewal(
     assigned, base = (renewal_call(token, url) for url in (here.base(name), here.url))
     if assigned.url == base.url:
         return (*deliver(account, base, record, patient=patient), "")
-    if not record.ledger.failures % 2:  # otherwise it was asked the last time, in vain
+    if account.silent != name:  # otherwise it is the other one's turn
         try:
             verdict, at = deliver(account, assigned, record, patient=False)
         except TransportError as error:
             if error.sent:
+                account.silent = name
                 raise
         else:
             if not (isinstance(verdict, Faulty | Refused) and verdict.elsewhere):
                 return verdict, at, ""
+    account.silent = ""
     verdict, at = deliver(account, base, record, patient=patient)
     return verdict, at, "" if isinstance(verdict, Faulty) else name
 
@@ -91,7 +92,7 @@ def deliver(account: Account, call: Call, record: Record, *, patient: bool) -> t
 def _term(verdict: Verdict, token: AccessToken | None) -> Term | None:
     if not isinstance(verdict, Granted):
         return None
-    return Term(verdict.expires_at, token.lifetime if token is not None and token.known_expiry else _LIFETIME)
+    return Term(verdict.expires_at, token.lifetime if token is not None and token.known_expiry else None)
 
 
 def _send_once(account: Account, call: Call) -> Reply:

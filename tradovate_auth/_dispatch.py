@@ -70,8 +70,8 @@ class Dispatch:
             return None
         try:
             return deliver_renewal(self.account, self.record, token, patient=view.living is None)
-        except TransportError as error:
-            if not error.sent:
+        except (TransportError, ProviderClosed) as error:
+            if not (isinstance(error, TransportError) and error.sent):
                 take_back(everywhere=True)
             raise
 

@@ -24,7 +24,6 @@ from .storage import Lease, Record
 
 __all__ = ["Exchange"]
 
-_DAY_IN_HOURS: Final = 24
 _PENALTY_JITTER: Final = 1.0  # seconds at most after a penalty's end, so that machines do not ask in step
 _SLOW_DOWN: Final = "the server asked to slow down"
 _CAPTCHA: Final = "the server asks for a captcha"
@@ -124,7 +123,7 @@ class Exchange:
             case Faulty(reason, known=True):
                 self._login_lost(self._scrubbed(reason, ticket), at, pace)
             case Faulty(reason):
-                self._not_understood(self._scrubbed(reason, ticket), at, view)
+                self._not_understood(self._scrubbed(reason, ticket), at, pace)
             case _:
                 assert_never(verdict)
         return None
@@ -243,6 +242,10 @@ class Exchange:
             self.account.sit_out(self.account.jitter(pace.minute / 60))
         self.journal.held(hold, at)
 
+    def _not_understood(self, reason: str, at: float, pace: Pace) -> None:
+        record = self.account.change_ledger(lambda ledger: ledger.with_login_not_understood(at, pace, reason))
+        self.journal.held(record.ledger.hold, at)
+
     def _login_refused(self, refused: Refused, at: float, pace: Pace) -> None:
         text, fingerprint = refused.text, self.account.fingerprint()
         self.account.change_ledger(
@@ -267,15 +270,6 @@ class Exchange:
         self.account.change_ledger(lambda ledger: answered(ledger).with_hold(hold))
         self.journal.held(hold, at)
         return exhausted
-
-    def _not_understood(self, reason: str, at: float, view: View) -> None:
-        """P§9.29: neither a token nor a reason that we know. Each try may send somebody a code, or open a session that is
-        thrown away, so the pause doubles up to a day until a login is granted, or a human calls `reset()`.
-        """
-        earlier, pace = view.ledger.hold, view.pace
-        again = earlier.resends + 1 if earlier is not None and earlier.kind == "protocol" else 0
-        seconds = min(15 * pace.minute * 2 ** min(again, 16), _DAY_IN_HOURS * pace.hour)
-        self._hold(Hold("protocol", at + seconds, reason, resends=again), at)
 
     def _reachable(self, record: Record) -> dict[str, str]:
         return {key: host for key, host in record.hosts.items() if host != self.gone}

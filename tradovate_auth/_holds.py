@@ -21,14 +21,9 @@ class Hold:
     ticket: str | None = field(default=None, repr=False)
     """Only for a penalty: what the identical login body is sent again with (P§4.1)."""
     resends: int = 0
-    """How often in a row the next call was answered in the same way."""
+    """How often in a row a call was answered with another penalty."""
     scope: str = field(default="", repr=False)
     """To which machine and body the ticket was given: it is bound to them (P§4.1), so others wait and ask without it."""
-
-    @property
-    def lasting(self) -> bool:
-        """Whether it matters after its end: its ticket is still good, or the next one would be twice as long."""
-        return bool(self.ticket) or self.kind == "protocol"
 
     @property
     def passable(self) -> bool:

@@ -68,14 +68,14 @@ class _Middleware:
         kind = auth_call(request.method, url.raw_path)
         if not overlay.touches("aiohttp", kind, url.scheme, url.raw_authority):
             return await self._elsewhere(overlay, kind, request, handler)
-        admitted = overlay.admits("aiohttp", checked=_checks(request))
         signed_already = any(trusts(each, url.scheme, url.raw_authority) for each in self._others)
+        if signed_already and kind is None:
+            return await handler(request)
+        admitted = overlay.admits("aiohttp", checked=_checks(request))
         if kind is not None:
             return await self._auth_call(
                 overlay, kind, request, handler, admitted=admitted, bare=not (admitted or signed_already)
             )
-        if signed_already:
-            return await handler(request)
         whose = await overlay.awhose(request.headers.get(_HEADER), admitted=admitted)
         if admitted and whose != "stranger":
             return await self._signed(overlay, request, handler)

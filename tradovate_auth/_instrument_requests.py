@@ -6,17 +6,16 @@ made the session and when, what was mounted on it since, and where a request got
 requests makes from that one, never starts with our token. See docs/decisions/0013.
 
 An adapter may switch the checks of certificates off where no argument shows it. So there is a second point,
-`HTTPAdapter.add_headers`, where requests has just settled on a pool of connections and has not sent anything yet.
+`HTTPAdapter.add_headers`, where requests has just settled on a pool of connections and has not sent anything yet. Which pool
+that is `HTTPAdapter.cert_verify` has been told a moment before; an adapter that has its own way there is asked once more.
 """
 
 import contextvars
 import io
 import re
 import ssl
-from collections.abc import Generator
-from contextlib import contextmanager
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, Self
 from urllib.parse import SplitResult, urlsplit
 
 import requests
@@ -41,13 +40,14 @@ _ARGUMENTS: Final = (
 )  # of an adapter's `send`, in their order
 _NOWHERE: Final = SplitResult("", "", "", "", "")
 _GAVE_UP: Final = re.compile(r"too many (\d{3}) error responses")
-_signing: "contextvars.ContextVar[Overlay | None]" = contextvars.ContextVar("_signing", default=None)
+_signing: "contextvars.ContextVar[_Watched | None]" = contextvars.ContextVar("_signing", default=None)
 
 
 def points(library: ModuleType) -> list[tuple[type, str, Any]]:
     """Return what is wrapped: class, attribute, wrapper."""
     return [
         (library.Session, "get_adapter", _get_adapter),
+        (library.adapters.HTTPAdapter, "cert_verify", _cert_verify),
         (library.adapters.HTTPAdapter, "add_headers", _add_headers),
     ]
 
@@ -79,25 +79,25 @@ class _Signing(wrapt.ObjectProxy[Any]):
         kind = auth_call(str(request.method), parts.path)
         if not overlay.touches("requests", kind, parts.scheme, parts.netloc):
             return self._elsewhere(overlay, kind, request, kwargs)
+        if kind is None and _is_signed(request):
+            return self._plain(request, kwargs)
         admitted = overlay.admits("requests", checked=bool(kwargs.get("verify", True)))
         if kind is not None:
             return self._auth_call(overlay, kind, request, kwargs, admitted=admitted)
-        if _is_signed(request):
-            return self._plain(request, kwargs)
         if not admitted:
             return self._plain(_bared(overlay, request), kwargs)
         if overlay.whose(request.headers.get(_HEADER)) == "stranger":
             return self._plain(request, kwargs)
-        with _watched(overlay):
-            return self._signed(overlay, request, kwargs)
+        with _Watched(overlay) as watched:
+            return self._signed(watched, request, kwargs)
 
     def _plain(self, request: requests.PreparedRequest, kwargs: dict[str, Any]) -> requests.Response:
         return self.__wrapped__.send(request, **kwargs)  # type: ignore[no-any-return]  # an adapter's
 
     def _signed(
-        self, overlay: Overlay, request: requests.PreparedRequest, kwargs: dict[str, Any]
+        self, watched: "_Watched", request: requests.PreparedRequest, kwargs: dict[str, Any]
     ) -> requests.Response:
-        ours = request.copy()
+        ours, overlay = request.copy(), watched.overlay
         ours.hooks = {"response": []}
         try:
             ours = overlay.auth("requests")(ours)
@@ -109,7 +109,8 @@ class _Signing(wrapt.ObjectProxy[Any]):
             response = self._plain(ours, kwargs)
             if not hasattr(response, "connection"):  # from an adapter of somebody's own
                 response.connection = self.__wrapped__
-            for hook in ours.hooks["response"]:
+            # What went out without our token, on purpose, is not to be sent again for an answer that says so.
+            for hook in [] if watched.bared else ours.hooks["response"]:
                 response = hook(response, **kwargs)
         except requests.exceptions.RetryError as error:
             _tell_of(overlay, ours, error)
@@ -150,36 +151,52 @@ class _Signing(wrapt.ObjectProxy[Any]):
         return response
 
 
+class _Watched:
+    """An eye on what an adapter makes of a request that we sign, for as long as it lasts."""
+
+    def __init__(self, overlay: Overlay) -> None:
+        self.overlay = overlay
+        self.pool: Any = None
+        self.bared = False
+
+    def __enter__(self) -> Self:
+        self._before = _signing.set(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _signing.reset(self._before)
+
+
+def _cert_verify(wrapped: Any, _: HTTPAdapter, args: Any, kwargs: Any) -> None:
+    wrapped(*args, **kwargs)
+    watched = _signing.get()
+    if watched is not None:
+        watched.pool = args[0] if args else kwargs.get("conn")
+
+
 def _add_headers(wrapped: Any, adapter: HTTPAdapter, args: Any, kwargs: Any) -> None:
     wrapped(*args, **kwargs)
-    overlay = _signing.get()
-    if overlay is None:
+    watched = _signing.get()
+    if watched is None:
         return
-    request = args[0] if args else kwargs.get("request")
+    pool, watched.pool = watched.pool, None
+    overlay, request = watched.overlay, args[0] if args else kwargs.get("request")
     ours = overlay.whose(request.headers.get(_HEADER), admitted=False) == "ours"
-    if ours and not _checks(adapter, request, kwargs) and not overlay.admits("requests", checked=False):
+    if ours and not _checks(adapter, pool, request, kwargs) and not overlay.admits("requests", checked=False):
         del request.headers[_HEADER]
+        watched.bared = True
 
 
-@contextmanager
-def _watched(overlay: Overlay) -> Generator[None, None, None]:
-    """Have an eye on what an adapter makes of a request that we sign."""
-    before = _signing.set(overlay)
-    try:
-        yield
-    finally:
-        _signing.reset(before)
-
-
-def _checks(adapter: HTTPAdapter, request: Any, kwargs: dict[str, Any]) -> bool:
+def _checks(adapter: HTTPAdapter, pool: Any, request: Any, kwargs: dict[str, Any]) -> bool:
     """Return whether the connection for a request checks certificates, by what its adapter has settled on."""
     verify = kwargs.get("verify", True)
     if not verify or not str(request.url).lower().startswith("https"):
         return bool(verify)
-    # The very one that is about to be used: an adapter keeps its pools by what they are for.
-    pool: Any = adapter.get_connection_with_tls_context(
-        request, verify, kwargs.get("proxies"), kwargs.get("cert")
-    )
+    if pool is None:
+        # The very one that is about to be used: an adapter keeps its pools by what they are for. Asked as requests asks.
+        pool = adapter.get_connection_with_tls_context(
+            request, verify, proxies=kwargs.get("proxies"), cert=kwargs.get("cert")
+        )
     if pool.cert_reqs in ("CERT_NONE", ssl.CERT_NONE):
         return False
     return pool.assert_hostname is not False or pool.assert_fingerprint is not None

@@ -19,6 +19,7 @@ import builtins
 import os
 import sys
 from _thread import RLock, get_ident
+from importlib import _bootstrap  # who is importing what is told nowhere else
 from importlib.machinery import PathFinder, SourceFileLoader
 
 TYPE_CHECKING = False
@@ -58,6 +59,7 @@ class Shelter:
         self._before: frozenset[str] = frozenset()
         self._ours: dict[str, ModuleType] = {}
         self._theirs: dict[str, ModuleType] = {}
+        self._left: set[str] = set()
 
     def __enter__(self) -> None:
         self.enter()
@@ -136,16 +138,24 @@ class Shelter:
         finders: list[Any] = sys.meta_path
         if self not in finders:  # behind those who only listen, such as wrapt's
             finders.insert(finders.index(PathFinder) if PathFinder in finders else len(finders), self)
+        self._left = set()
         for top in _NAMES.intersection(sys.modules):
             if _is_programs(top, sys.modules.get(top)):
-                self._theirs.update(_take(top))
-        sys.modules.update(self._ours)
+                if _is_begun_elsewhere(top):
+                    self._left.add(top)
+                else:
+                    self._theirs.update(_take(top))
+        ours = {
+            name: module for name, module in self._ours.items() if name.partition(".")[0] not in self._left
+        }
+        sys.modules.update(ours)
 
     def _show_theirs(self) -> None:
         again = {name.partition(".")[0] for name in (*self._ours, *self._theirs)}
         _, program = _parts()
-        for top in {name.partition(".")[0] for name in list(sys.modules)} - {_PACKAGE}:
-            if top in again or (top not in self._before and _is_hidden(top, program)):
+        for top in {name.partition(".")[0] for name in list(sys.modules)} - {_PACKAGE, *self._left}:
+            wanted = top in again or (top not in self._before and _is_hidden(top, program))
+            if wanted and not _is_begun_elsewhere(top):  # by the program then: no other thread is inside
                 self._ours.update(_take(top))
         sys.modules.update(self._theirs)
         self._theirs = {}
@@ -187,6 +197,22 @@ def _take(top: str) -> dict[str, ModuleType]:
     """Take a module, and its submodules, out of `sys.modules`."""
     names = [name for name in list(sys.modules) if name == top or name.startswith(f"{top}.")]
     return {name: sys.modules.pop(name) for name in names}
+
+
+def _is_begun_elsewhere(top: str) -> bool:
+    """Return whether another thread is in the middle of importing a module, or a submodule of it: it must find it in
+    `sys.modules` when it has come to the end, or its import fails.
+    """
+    names = [name for name in list(sys.modules) if name == top or name.startswith(f"{top}.")]
+    specs = [(name, getattr(sys.modules.get(name), "__spec__", None)) for name in names]
+    return any(getattr(spec, "_initializing", False) and not _is_begun_here(name) for name, spec in specs)
+
+
+def _is_begun_here(name: str) -> bool:
+    """Return whether it is this thread that imports a module, and so will not come to its end before it has left."""
+    locks: dict[str, Any] = getattr(_bootstrap, "_module_locks", {})
+    lock = locks.get(name)
+    return lock is not None and getattr(lock(), "owner", None) == get_ident()
 
 
 def _file_of(module: Any) -> tuple[str | None, bool]:

@@ -156,6 +156,7 @@ class State:
         with self._entering:
             overlay = self._active if join and self._active is not None else make()
             CLIENTS[library].put(client, overlay)
+            self._forget_dead()
             self._single[id(overlay)] = overlay
         self._watch(library, overlay)
         return overlay
@@ -178,6 +179,13 @@ class State:
             for covered in CLIENTS.values():
                 covered.drop_all()
         self._finish(ended)
+
+    def _forget_dead(self) -> None:
+        """Drop the overlays of clients that are gone, but for those with a provider to close: somebody may still ask that."""
+        over = {id(overlay) for covered in CLIENTS.values() for overlay in covered.over()}
+        for key, overlay in list(self._single.items()):
+            if key not in over and overlay._own is None:  # noqa: SLF001
+                del self._single[key]
 
     def _finish(self, ended: Iterable[Overlay]) -> None:
         for library in LIBRARIES:

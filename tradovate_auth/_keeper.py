@@ -13,6 +13,7 @@ from typing import Final
 
 from ._defaults import SESSIONS_OPENED, session_opened
 from ._flight import Aftermath, Flight, SingleFlight
+from ._given import give, values_of
 from ._held import NOTHING, Held
 from ._journal import Journal
 from ._ledger import Ledger
@@ -145,6 +146,8 @@ class Keeper:
     def trust(self, token: AccessToken) -> None:
         """Note that a call with this token succeeded after one that had not."""
         token.strikes.count = 0
+        if self._probed == token.generation:
+            self._probed = 0
         if self.refusals.cured(token.generation):
             self._cured = True
 
@@ -225,6 +228,7 @@ class Keeper:
 
     def _run(self, token: AccessToken | None, need: Need, journal: Journal) -> Landing:
         try:
+            self._lifecycle.recollection.writing = False
             if self._cured and (need.doubted or need.replace):
                 self._account.change_ledger(Ledger.with_cure)
                 self._cured = False
@@ -244,6 +248,7 @@ class Keeper:
         now = self.elapsed()
         if self._overtaken(before, landing.token):
             return landing.error
+        unanswered = any(isinstance(event, RenewalFailed) for event in journal.entries)
         held = self._next(before, landing, journal, now)
         token = held.token if held is not NOTHING else None
         self._login_wanted = False
@@ -252,12 +257,10 @@ class Keeper:
             self._replace = 0
         if token is not None and need.doubted:
             self._weigh(need, token, journal, now)
-        if (
-            token is not None
-            and token is before.token
-            and any(isinstance(event, RenewalFailed) for event in journal.entries)
-        ):
+        if token is not None and token is before.token and unanswered:
             self._tell_of_probe(token, journal)
+        if token is not None and token is not before.token:
+            give(values_of(token), self._account.credentials.name)
         replaced, self.held = self.held, held
         replaced.fresh_until = -math.inf  # an adapter that looks at it asks for the new one
         if before.doubted and token is before.token and not need.doubted:

@@ -45,6 +45,8 @@ class Ledger:
     """Seconds between unscheduled renewals; 0 while the last one helped."""
     lost: int = 0
     """Logins in a row that were sent and brought no answer."""
+    puzzled: int = 0
+    """Logins in a row that brought an answer which is neither a token nor a refusal."""
     evicted_at: float | None = None
     """The last eviction, or the login that followed it."""
     eviction_pause: float = 0.0
@@ -64,7 +66,7 @@ class Ledger:
         def recent(entries: tuple[float, ...]) -> tuple[float, ...]:
             return tuple(now if entry > ahead else entry for entry in entries if entry > now - hour)
 
-        hold = self.hold if self.hold is not None and (self.hold.until > now or self.hold.lasting) else None
+        hold = self.hold if self.hold is not None and (self.hold.until > now or self.hold.ticket) else None
         return replace(
             self,
             failed_logins=recent(self.failed_logins),
@@ -152,7 +154,8 @@ class Ledger:
         granted = replace(self.without_last_login(), logins=(*self.logins, now), evicted_at=evicted_at)
         proven = (*(known for known in self.proven if known != fingerprint), fingerprint)
         latches = tuple(latch for latch in self.latches if latch.fingerprint != fingerprint)
-        return replace(granted.with_grant(now), latches=latches, proven=proven[-_MOST_CREDENTIALS:])
+        proven = proven[-_MOST_CREDENTIALS:]
+        return replace(granted.with_grant(now), latches=latches, proven=proven, puzzled=0)
 
     def latch(self, fingerprint: str) -> Latch | None:
         """Return the latch on these credentials, or None."""
@@ -178,7 +181,15 @@ class Ledger:
             latch = replace(latch, until=now + pause, pause=pause)
         others = tuple(known for known in self.latches if known is not earlier)
         latches = (*others, latch)[-_MOST_CREDENTIALS:]
-        return replace(self, latches=latches, lost=0, hold=self._hold_of_others(now))
+        return replace(self, latches=latches, lost=0, puzzled=0, hold=self._hold_of_others(now))
+
+    def with_login_not_understood(self, now: float, pace: Pace, reason: str) -> Self:
+        """Note an answer that is neither a token nor a refusal. Each try may send somebody a code, or open a session that is
+        thrown away: so the pause doubles up to a day. P§9.29
+        """
+        seconds = min(15 * pace.minute * 2 ** min(self.puzzled, 16), _DAY_IN_HOURS * pace.hour)
+        hold = Hold("protocol", now + seconds, reason)
+        return replace(self.with_hold(hold), puzzled=self.puzzled + 1)
 
     def with_eviction(self, now: float, pace: Pace) -> Self:
         """Note that the server ended our session early. The second time within ten minutes is a hold, doubling."""
@@ -225,6 +236,7 @@ class Ledger:
             unscheduled_at=max(self.unscheduled_at, other.unscheduled_at),
             pause=max(self.pause, other.pause),
             lost=max(self.lost, other.lost),
+            puzzled=max(self.puzzled, other.puzzled),
             evicted_at=evicted.evicted_at,
             eviction_pause=evicted.eviction_pause,
             hold=max(holds, key=lambda hold: hold.until, default=None),
@@ -266,6 +278,7 @@ class Ledger:
             unscheduled_at=0.0,
             pause=0.0,
             lost=0,
+            puzzled=0,
             evicted_at=None,
             eviction_pause=0.0,
         )

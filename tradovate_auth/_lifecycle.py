@@ -7,6 +7,7 @@ What is decided, and why, is in `_decision`; what an exchange does to the record
 
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
@@ -126,6 +127,7 @@ class Lifecycle:
             view = self._look(held, need, journal)
             decision = self._at_once(view, held, self._deferred(view, decide(view)))
             if isinstance(decision, Renew | Login):
+                self.recollection.writing = True
                 with self.account.exclusive(self._seen.generation) as lease:
                     if lease.held():
                         exchanged = True
@@ -178,6 +180,7 @@ class Lifecycle:
             decision = decide(view)
             if not isinstance(decision, Renew | Login) or not exchange.lease.held():
                 break
+            self.recollection.writing = True
             if isinstance(decision, Renew):
                 granted = exchange.renew(self._seen, decision.token, view, scheduled=decision.scheduled)
                 tried = True
@@ -186,7 +189,9 @@ class Lifecycle:
             if granted is not None:
                 held = granted
                 self.recollection.obtained(granted)
-        self.recollection.machine = self.account.machine.load()
+        # What was known of it stays; what has been exchanged lies in the storage.
+        with suppress(StorageError):
+            self.recollection.machine = self.account.machine.load()
         return view, decision
 
     def _look(self, held: AccessToken | None, need: Need, journal: Journal, *, tried: bool = False) -> View:

@@ -55,12 +55,16 @@ class Listener:
 
         Blocks as long as that does.
         """
-        while self._waiting and self._telling.acquire(blocking=False):
+        while self._ours() and (telling := self._telling).acquire(blocking=False):
             try:
-                while self._waiting:
+                while self._ours() and self._telling is telling:
                     self._tell(self._waiting.popleft())
             finally:
-                self._telling.release()
+                telling.release()
+
+    def _ours(self) -> bool:
+        """Return whether anything is waiting that this very process is to tell: a listener may fork."""
+        return bool(self._waiting) and self._process == os.getpid()
 
     def _tell(self, event: Event) -> None:
         _log.log(logging.INFO if isinstance(event, quiet) else logging.WARNING, "%s", event)

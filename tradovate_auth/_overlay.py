@@ -17,11 +17,12 @@ from typing import Any, Final, Literal
 from ._bearer import Bearer
 from ._covered import Covered
 from ._flight import Flight
+from ._given import GIVEN, digest_of, values_of
 from ._outcome import Outcome, Steps, asettled, settled
 from ._own_calls import Quiet, on_own_business
 from ._own_logins import AuthCall, bearer_of, complete_answer, granted_tokens, headers_of, same_user
 from ._source import TokenSource
-from ._strangers import Strangers, Whose, alanded, landed, values_of
+from ._strangers import Strangers, Whose, alanded, landed
 from ._telling import tell_of
 from .errors import ConfigurationError, ProviderClosed, TradovateAuthError
 from .models import AccessToken
@@ -147,13 +148,25 @@ class Overlay:
             header: Its value.
             admitted: Whether the request may carry our token.
         """
+        if self._must_name(header):
+            with suppress(Exception):  # whoever signs with the source's token hears of it
+                self._seen = self.source.get().name
         return landed(self._whose(header, admitted=admitted))
 
     async def awhose(self, header: object, *, admitted: bool = True) -> Whose:
         """Return the same without blocking the loop."""
+        if self._must_name(header):
+            with suppress(Exception):
+                self._seen = (await self.source.aget()).name
         return await alanded(self._whose(header, admitted=admitted))
 
+    def _must_name(self, header: object) -> bool:
+        """Whether a token that was given away in this process may be our own user's, whose name is not known yet."""
+        value = bearer_of(header)
+        return not (self._owner or self._seen) and value is not None and digest_of(value) in GIVEN
+
     def _whose(self, header: object, *, admitted: bool) -> Generator[Flight, None, Whose]:
+        self._strangers.catch_up()
         value = bearer_of(header)
         if value is None:
             return "unknown"
@@ -176,7 +189,7 @@ class Overlay:
         if kind not in ("login", "oauth"):
             return False
         kin = self.source.environment.admit(netloc.rpartition("@")[2]) is not None
-        return kin and (user is None or not same_user(user, self._owner))
+        return kin and (user is None or not same_user(user, self._owner or self._seen))
 
     def remember_stranger(self, body: bytes) -> None:
         """Remember the tokens in the answer to a call that was let pass, for all who share the storage. Blocks on that."""

@@ -7,15 +7,16 @@ goes on, and serves the next call.
 import asyncio
 import math
 from collections.abc import Coroutine
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from ._keeper import Keeper
 from ._source import TokenSource
 from .errors import TokenTimeout
 from .models import AccessToken
 
-__all__ = ["PATIENCE", "token_within"]
+__all__ = ["PATIENCE", "in_time", "token_within"]
 
+T = TypeVar("T")
 PATIENCE: Final = 30.0
 """Seconds that a call waits for a token if nobody says otherwise."""
 
@@ -44,6 +45,16 @@ async def token_within(
     return token
 
 
+async def in_time(landing: Coroutine[Any, Any, None], seconds: float) -> bool:
+    """Return whether something has come to its end within so many seconds: on any asyncio loop, or under trio."""
+
+    async def done() -> bool:
+        await landing
+        return True
+
+    return bool(await (_in_asyncio(done(), seconds) if _on_asyncio() else _in_trio(done(), seconds)))
+
+
 async def _arrival(keeper: Keeper, seconds: float, min_ttl: float) -> AccessToken:
     approach = keeper.approach(min_ttl, seconds)
     try:
@@ -61,7 +72,7 @@ def _on_asyncio() -> bool:
     return True
 
 
-async def _in_asyncio(asking: Coroutine[Any, Any, AccessToken], seconds: float) -> AccessToken | None:
+async def _in_asyncio(asking: Coroutine[Any, Any, T], seconds: float) -> T | None:
     limit = asyncio.timeout(seconds)
     try:
         async with limit:
@@ -72,7 +83,7 @@ async def _in_asyncio(asking: Coroutine[Any, Any, AccessToken], seconds: float) 
     return None
 
 
-async def _in_trio(asking: Coroutine[Any, Any, AccessToken], seconds: float) -> AccessToken | None:
+async def _in_trio(asking: Coroutine[Any, Any, T], seconds: float) -> T | None:
     import trio
 
     with trio.move_on_after(seconds):

@@ -39,8 +39,8 @@ class Recollection:
         """The newest record of this machine that was seen."""
         self.skew = account.clock.time() - account.clock.elapsed()
         """The storage's clock minus the one that never jumps, in seconds, as it was when the record was last seen."""
-        self.loaded = True
-        """Whether the storage could be read when it was last looked at."""
+        self.writing = False
+        """Whether the storage was being written, or locked, rather than read, when it was last used."""
         self._away: Left | None = None
         """What was known when the storage went away, if it has not been told what was spent since."""
         self._own: tuple[int, AccessToken] | None = None
@@ -82,12 +82,11 @@ class Recollection:
 
     def record(self, held: AccessToken | None, journal: Journal) -> Record:
         """Return what is stored now, put right if the storage has lost it."""
-        account = self._account
-        self.loaded = False
+        account, saved = self._account, self._account.saved
+        self.writing = False
         record = account.load()
-        self.loaded = True
-        if account.saved is not None and account.saved.revision > self.known.revision:
-            self.known = account.saved
+        if saved is not None and saved.saves > self.known.saves:
+            self.known = saved
         lost = self._misses(record, held)
         # What came to be known while it was away is no loss of the storage's.
         told = lost and (self._away is None or not record.revision)
@@ -111,7 +110,7 @@ class Recollection:
 
     def _misses(self, record: Record, held: AccessToken | None) -> bool:
         """Return whether the storage has lost what this process knows, rather than that others have done away with it."""
-        if record.revision < self.known.revision:  # they only ever rise
+        if record.saves < self.known.saves:
             return True
         if not record.revision:
             return held is not None
@@ -131,13 +130,17 @@ class Recollection:
 
         def restoring(found: Record) -> Record:
             base, gone = self._base(found, left)
+            if base is not found:  # counted on from what anybody knows, though the storage may begin anew
+                saves = max(found.saves, self.known.saves)
+                base = replace(base, earlier=max(saves - found.revision, 0))
             if held is None or not self._better(base, held) or not (gone or self.owns(held)):
                 return base
             tokens = {**base.tokens, account.slot: held}
             return replace(base, generation=max(base.generation, held.generation), tokens=tokens)
 
+        self.writing = True
         record = account.update(restoring)
-        account.saved = None  # the storage counts anew
+        self.writing = False
         if machine.revision and (
             self._away is not None or account.machine.load().revision < machine.revision
         ):
@@ -152,7 +155,7 @@ class Recollection:
             return replace(known, offset=self._offset()), True
         if self._away is None and gone_back(found, known):
             return replace(restored(found, known), offset=self._offset()), True
-        if self._away is None and found.revision >= known.revision:
+        if self._away is None and found.saves >= known.saves:
             return found, False
         joined = left.joined(found, known)  # others have gone on from what they found
         if known.offset != left.record.offset:

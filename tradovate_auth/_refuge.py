@@ -90,7 +90,7 @@ class Refuge:
         journal.add(StorageBack(account=journal.account))
 
     def _enter(self, cause: StorageError, journal: Journal) -> None:
-        writable = not self._main.recollection.loaded
+        writable = not self._main.recollection.writing
         if not self.entered:
             journal.add(StorageLost(account=journal.account, reason=cause.message))
         if not self.entered or self._writable:
@@ -98,7 +98,7 @@ class Refuge:
         self.entered, self._writable = True, writable
 
     def _saved(self) -> tuple[int, int]:
-        return self._main.account.saves, self._main.recollection.known.revision
+        return self._main.account.saves, self._main.recollection.known.saves
 
     def _entered(self) -> Lifecycle:
         main, account = self._main, self._main.account

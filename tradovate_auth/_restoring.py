@@ -46,7 +46,7 @@ class Left:
 def gone_back(found: Record, known: Record) -> bool:
     """Return whether a record is an earlier state of the one that is known, with which nobody has obtained a token since."""
     grants = [record.ledger.renewed_at or 0.0 for record in (found, known)]
-    return 0 < found.revision < known.revision and grants[0] <= grants[1]
+    return found.revision > 0 and found.saves < known.saves and grants[0] <= grants[1]
 
 
 def restored(found: Record, known: Record) -> Record:

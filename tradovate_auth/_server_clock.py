@@ -2,8 +2,8 @@
 
 Each has a `Date` in whole seconds. The storage's clock plus an offset is taken for the server's, and the median of what the
 answers of a quarter of an hour say is that offset; it is written down with what the answer has brought. Logins and renewals
-are further apart than that, so as a rule one answer decides: hence one that grants a token is held against its own
-`expirationTime`. A clock that was set makes both move; where only the `Date` is hours away, it is not believed.
+are further apart than that, so as a rule one answer decides. Hence a `Date` that is more than an hour away is believed only of an
+answer that grants a token, and is held against its own `expirationTime`: a clock that was set makes both move.
 """
 
 from collections.abc import Sequence
@@ -17,18 +17,23 @@ from .storage import Storage
 __all__ = ["ServerClock", "Term", "clock_offset", "median_offset"]
 
 _SAMPLED: Final = 900.0  # seconds for which what an answer has said may outvote a later one
+_DAY: Final = 86_400.0
 _WRONG: Final = 3600.0  # seconds of difference between two clocks that somebody should hear of
 
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """When the token ends that an answer grants, by the server, and how many seconds such a token is known to live."""
+    """When the token ends that an answer grants, by the server, and how many seconds the last one was to live."""
 
     ends: float
-    lifetime: float
+    lifetime: float | None
 
     def fits(self, now: float, other: float) -> bool:
-        """Return whether a token that begins now lives more nearly as long as one that begins at another moment."""
+        """Return whether a token that begins now lives more nearly as long as one that begins at another moment: or, if none is
+        known, whether it lives at all, and for no more than a day.
+        """
+        if self.lifetime is None:
+            return 0 < self.ends - now <= _DAY
         return abs(self.ends - now - self.lifetime) <= abs(self.ends - other - self.lifetime)
 
 
@@ -79,9 +84,10 @@ class ServerClock:
             return read + believed
         sample = clock_offset(date, asked, read, believed)
         hours = (sample - believed) / _WRONG
-        if abs(hours) > 1 and term is not None and not term.fits(read + sample, read + believed):
+        if abs(hours) > 1 and (term is None or not term.fits(read + sample, read + believed)):
+            against = "the server's clock as it is known" if term is None else "its own expirationTime"
             self.oddities.append(
-                f"the Date of an answer is {hours:+.1f} h away from its own expirationTime, and is not believed"
+                f"the Date of an answer is {hours:+.1f} h away from {against}, and is not believed"
             )
             return read + believed
         recent = [(at, kept) for at, kept in self._samples if elapsed - at < _SAMPLED][-2:]

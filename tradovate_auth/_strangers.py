@@ -3,12 +3,12 @@
 A client that logs in for another user is let pass, and the token that it is given is remembered, by a digest of it. The
 client may hand the token to a process that it starts, or keep it in a file until its next run. So the digests lie in the
 provider's storage, in a record of their own, and each process asks there once for each token that it has not seen before.
-A token is remembered before its client has it, so whatever was once known as nobody's stays so.
+A token is remembered before its client has it, unless the storage is away at that moment: so what was found to be nobody's is
+asked for again now and then, and what could not be saved is saved with the next request, whichever, when the storage is back.
 
-What asks and what saves is a flight (see `_flight`), so that no event loop ever waits for a storage.
+What asks and what saves is a flight (see `_flight`), so that no event loop ever waits for a storage; and nobody waits long.
 """
 
-import hashlib
 import math
 import os
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -18,13 +18,14 @@ from typing import Final, Literal, Self, TypeVar
 from ._clock import SYSTEM_CLOCK
 from ._defaults import PROCESS_STORAGE
 from ._flight import Aftermath, Flight, SingleFlight
+from ._given import GIVEN, digest_of, give, values_of
 from ._instrument_child import VARIABLE
 from ._own_logins import same_user
+from ._patience import in_time
 from ._shared_record import SharedRecord
 from ._source import TokenSource
 from .environments import Environment
-from .errors import StorageError
-from .models import AccessToken
+from .errors import TokenTimeout
 from .provider import TokenProvider
 from .storage import Record
 
@@ -33,10 +34,8 @@ __all__ = [
     "Strangers",
     "Whose",
     "alanded",
-    "digest_of",
     "landed",
     "strangers_key",
-    "values_of",
 ]
 
 T = TypeVar("T")
@@ -49,9 +48,9 @@ _DAY: Final = 86_400.0  # seconds; no token lives longer
 _MOST: Final = 1024  # digests that are kept: a bot that logs in for each of its calls makes hundreds of them
 _MOST_HANDED_DOWN: Final = 256
 _PAUSE: Final = 15.0  # seconds for which a storage that could not be asked is not asked again
+_PATIENCE: Final = 5.0  # seconds that a client's request waits for a storage
+_UNKNOWN: Final = 60.0  # seconds for which what the storage does not know counts as nobody's
 _STUCK: Final = 120.0
-_GIVEN: Final[dict[str, str]] = {}
-"""By digest: whose token clients of this process were given, by whichever source. Two may be at work in it."""
 _UNASKED: Final = (
     "the storage cannot be asked for the tokens of other users, whose logins were let pass: "
     "until it can, only those of this process are left alone"
@@ -61,11 +60,6 @@ _UNASKED: Final = (
 def strangers_key(environment: Environment) -> str:
     """Return the key of the record for an environment. No account's key begins like that."""
     return f"strangers at {environment.origin}{environment.path}"
-
-
-def digest_of(token: str) -> str:
-    """Return what a token is known by."""
-    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class Strangers:
@@ -92,10 +86,11 @@ class Strangers:
         self._elapsed = elapsed
         self._flight = SingleFlight(self._work, ceiling=_STUCK)
         self._private = getattr(record.storage, "private", False)
-        self._judged: dict[str, Whose] = {}
+        self._judged: dict[str, tuple[Whose, float]] = {}
         self._asked: dict[str, None] = {}
         self._unsaved: dict[str, None] = {}
         self._away_until = -math.inf
+        self._given_up: Flight | None = None
         if self._private:
             self._unsaved.update(dict.fromkeys(filter(None, os.environ.get(HANDED_DOWN, "").split(","))))
 
@@ -115,11 +110,7 @@ class Strangers:
 
     def claim(self, tokens: Iterable[str], owner: str) -> None:
         """Note tokens of this user that we have given to a client. Never blocks."""
-        digests = [digest_of(token) for token in tokens]
-        self._judge(dict.fromkeys(digests, "ours"))
-        _GIVEN.update(dict.fromkeys(digests, owner))
-        for oldest in list(_GIVEN)[:-_MOST]:
-            _GIVEN.pop(oldest, None)
+        self._judge(dict.fromkeys(give(tokens, owner), "ours"))
 
     def asking(self, token: str, owner: str, *, admitted: bool = True) -> Generator[Flight, None, Whose]:
         """Yield the flights to wait for, if any; return whose a token is.
@@ -127,24 +118,25 @@ class Strangers:
         Args:
             token: Its text.
             owner: Whose token ours is; empty where that is not known.
-            admitted: Whether ours may be sent with the request that carries it. What another source has given away in this
-                process is a stranger's to whoever may send it, and as good as ours to whoever may not.
+            admitted: Whether ours may be sent with the request that carries it. What another source has, or has
+                given away, in this process is a stranger's to whoever may send it, and as good as ours to whoever may not.
         """
         digest = digest_of(token)
-        given_to = _GIVEN.get(digest)
+        given_to = GIVEN.get(digest)
         if given_to is not None and not same_user(given_to, owner):
             return "stranger" if admitted else "ours"
         while digest not in self._unsaved:
-            found = self._judged.get(digest)
-            if found is not None:
+            found, until = self._judged.get(digest, ("unknown", -math.inf))
+            if self._away or self._elapsed() < until:
                 return found
-            if self._away:
-                return "unknown"
             self._asked[digest] = None
-            yield self._flight.join()
-        if not self._away:
-            self._flight.join()  # the storage may be back
+            yield from self._look()
         return "stranger"
+
+    def catch_up(self) -> None:
+        """Save what could not be saved, if the storage may be back. Never blocks."""
+        if self._unsaved and not self._away:
+            self._flight.join()
 
     def remembering(self, tokens: Iterable[str]) -> Generator[Flight, None, None]:
         """Remember the tokens of other users; yield the flights to wait for until all who share the storage know them.
@@ -156,7 +148,21 @@ class Strangers:
         for oldest in list(self._unsaved)[:-_MOST]:
             self._unsaved.pop(oldest, None)
         while not self._away and any(digest in self._unsaved for digest in digests):
-            yield self._flight.join()
+            yield from self._look()
+
+    def _look(self) -> Generator[Flight, None, None]:
+        flight = self._flight.join()
+        if flight is not self._given_up:  # one request has waited for that; others need not
+            try:
+                yield flight
+            except TokenTimeout:
+                self._given_up = flight
+        if flight is self._given_up:
+            self._put_off()
+
+    def _put_off(self) -> None:
+        self._away_until = self._elapsed() + _PAUSE
+        self._warn(_UNASKED)
 
     @property
     def _away(self) -> bool:
@@ -168,9 +174,8 @@ class Strangers:
         try:
             record = self._written(unsaved) if unsaved else self._record.load()
             ours = {digest_of(token) for token in self._ours()} if asked else set()
-        except StorageError:
-            self._away_until = self._elapsed() + _PAUSE
-            self._warn(_UNASKED)
+        except Exception:  # noqa: BLE001  # whatever a storage of somebody's raises, it is not the clients'
+            self._put_off()
             return None, lambda: None
         if unsaved and self._private and VARIABLE in os.environ:
             newest = sorted(record.strangers, key=record.strangers.__getitem__)[-_MOST_HANDED_DOWN:]
@@ -195,14 +200,12 @@ class Strangers:
         return self._record.update(change)[0]
 
     def _judge(self, judged: Mapping[str, Whose]) -> None:
-        self._judged.update(judged)
+        later = self._elapsed() + _UNKNOWN
+        self._judged.update(
+            {digest: (whose, later if whose == "unknown" else math.inf) for digest, whose in judged.items()}
+        )
         for oldest in list(self._judged)[:-_MOST]:
             self._judged.pop(oldest, None)
-
-
-def values_of(*tokens: AccessToken) -> list[str]:
-    """Return what is secret in tokens: a client may send either."""
-    return [value for token in tokens for value in (token.value, token.md_value) if value is not None]
 
 
 def _whose(digest: str, ours: Iterable[str], strangers: Iterable[str]) -> Whose:
@@ -212,10 +215,19 @@ def _whose(digest: str, ours: Iterable[str], strangers: Iterable[str]) -> Whose:
 
 
 def landed(steps: Generator[Flight, None, T]) -> T:
-    """Wait for the flights that a generator yields, one after the other; return what it returns. Blocks."""
+    """Wait for the flights that a generator yields, one after the other; return what it returns. Blocks.
+
+    One that does not land in a few seconds is a `TokenTimeout` in the generator.
+    """
     try:
+        flight = next(steps)
         while True:
-            next(steps).wait(None)
+            try:
+                flight.wait(_PATIENCE)
+            except TokenTimeout as late:
+                flight = steps.throw(late)
+            else:
+                flight = next(steps)
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return]  # what the generator returns
 
@@ -223,7 +235,11 @@ def landed(steps: Generator[Flight, None, T]) -> T:
 async def alanded(steps: Generator[Flight, None, T]) -> T:
     """Wait for them as `landed` does, without blocking the loop: asyncio or trio."""
     try:
+        flight = next(steps)
         while True:
-            await next(steps).await_landing()
+            if await in_time(flight.await_landing(), _PATIENCE):
+                flight = next(steps)
+            else:
+                flight = steps.throw(TokenTimeout())
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return]  # as above

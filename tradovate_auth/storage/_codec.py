@@ -121,6 +121,7 @@ def _record_fields(record: Record) -> dict[str, object]:
         "hosts": dict(record.hosts),
         "ledger": asdict(record.ledger),
         "offset": record.offset,
+        "earlier": record.earlier,
     }
     # Left out where there is nothing in it, as it is everywhere but in one record: earlier versions know no such field.
     return {**fields, "strangers": dict(record.strangers)} if record.strangers else fields
@@ -279,6 +280,7 @@ _LEDGER: Final[Readers] = {
     "unscheduled_at": _number,
     "pause": _number,
     "lost": _whole,
+    "puzzled": _whole,
     "evicted_at": _perhaps(_number),
     "eviction_pause": _number,
     "hold": _perhaps(_made(Hold, _HOLD)),
@@ -294,6 +296,7 @@ _RECORD_FIELDS: Final[Readers] = {
     "hosts": _mapping(_string),
     "ledger": _made(Ledger, _LEDGER),
     "offset": _number,
+    "earlier": _whole,
     "strangers": _mapping(_number),
 }
 _OPTIONAL: Final = frozenset({"strangers"})

@@ -31,7 +31,10 @@ def discreet(call: Callable[P, T]) -> Callable[P, T]:
             _forget_way(error)
             problem = error
         del args, kwargs
-        raise problem
+        try:
+            raise problem
+        finally:  # or it would hold, by its new way, the frame that holds it, and with that those of all callers
+            del problem
 
     return calling
 

@@ -62,9 +62,16 @@ class Record:
     strangers: Mapping[str, float] = field(default_factory=dict)
     """Tokens of other users, which instrumentation must not replace: their digests, and when each was seen, by the
     storage's own clock. Only in the record that is for them alone."""
+    earlier: int = 0
+    """Saves under this key that the storage has lost with what they had saved: whoever puts a record back begins to count anew."""
     set_aside: str | None = field(default=None, compare=False)
     """Set by a `load` that found something else than a record, put it aside and starts anew: where it lies and why, in
     words. Never stored."""
+
+    @property
+    def saves(self) -> int:
+        """How often a record was saved under this key, as far as anybody remembers: it only ever rises."""
+        return self.earlier + self.revision
 
 
 class Lease(Protocol):

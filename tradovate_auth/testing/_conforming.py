@@ -60,6 +60,7 @@ def full_record() -> Record:
         _full_ledger(now),
         -0.25,
         {"digest": now - 4.5},
+        3,
     )
 
 
@@ -75,6 +76,7 @@ def _full_ledger(now: float) -> Ledger:
         unscheduled_at=now + 2,
         pause=120.0,
         lost=1,
+        puzzled=2,
         evicted_at=now - 9,
         eviction_pause=600.0,
         hold=Hold("penalty", now + 15, "the server asked to slow down", SECRETS[2], 1, "here"),
