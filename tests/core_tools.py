@@ -29,6 +29,8 @@ __all__ = [
     "World",
     "at_once",
     "eventually",
+    "logins",
+    "renewals",
     "run_script",
     "timer_threads",
 ]
@@ -247,3 +249,13 @@ class World:
     def settled(self, provider: TokenProvider) -> None:
         """Block until no flight of the provider is in the air."""
         eventually(lambda: provider._keeper.flight.current() is None, "the end of the flight")
+
+
+def logins(world: World) -> int:
+    """Return how many login calls the server has received."""
+    return world.server.counts.logins
+
+
+def renewals(world: World) -> int:
+    """Return how many renewal calls the server has received."""
+    return world.server.counts.renewals

@@ -8,7 +8,7 @@ from core_tools import FrailStorage, World
 from tradovate_auth import AccessToken, StorageError, TokenProvider
 from tradovate_auth.storage import Record
 
-__all__ = ["Shared", "full", "logins", "renewals", "step", "stored"]
+__all__ = ["Shared", "full", "step", "stored"]
 
 
 class Shared(FrailStorage):
@@ -51,13 +51,3 @@ def full(storage: Shared, *, generation: int) -> Iterator[None]:
         yield
     finally:
         storage.save = original  # type: ignore[method-assign]
-
-
-def logins(world: World) -> int:
-    """Return how many login calls the server has received."""
-    return world.server.counts.logins
-
-
-def renewals(world: World) -> int:
-    """Return how many renewal calls the server has received."""
-    return world.server.counts.renewals

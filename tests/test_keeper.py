@@ -1,7 +1,7 @@
 """The token in hand: who is served, and what a doubt, a probe or a refusal leads to."""
 
 import pytest
-from core_tools import GatedTransport, World, at_once
+from core_tools import GatedTransport, World, at_once, logins, renewals
 
 from tradovate_auth import (
     AccessToken,
@@ -14,16 +14,6 @@ from tradovate_auth import (
 from tradovate_auth._refusals import Refusals
 from tradovate_auth.events import Evicted, RenewalFailed, Renewed
 from tradovate_auth.transport import Call, Reply
-
-
-def logins(world: World) -> int:
-    """Return how many login calls the server has received."""
-    return world.server.counts.logins
-
-
-def renewals(world: World) -> int:
-    """Return how many renewal calls the server has received."""
-    return world.server.counts.renewals
 
 
 def test_thirty_callers_with_a_wrong_password_make_one_call(world: World) -> None:

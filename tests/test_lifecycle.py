@@ -3,8 +3,8 @@
 from typing import NoReturn
 
 import pytest
-from core_tools import FrailStorage, World
-from shared_storage import Shared, renewals, step
+from core_tools import FrailStorage, World, renewals
+from shared_storage import Shared, step
 
 from tradovate_auth import AccessToken, Budget, LoginRequired, StorageError, Throttled, TokenProvider
 from tradovate_auth import _lifecycle as lifecycle_module

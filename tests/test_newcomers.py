@@ -4,8 +4,8 @@ import threading
 from contextlib import suppress
 
 import pytest
-from core_tools import GatedTransport, World, eventually
-from shared_storage import Shared, logins, renewals
+from core_tools import GatedTransport, World, eventually, logins, renewals
+from shared_storage import Shared
 from values import MINUTE
 
 from tradovate_auth import (

@@ -1,8 +1,8 @@
 """Three faults in a row lead to a probe; what is told of one that was not answered either way, and what `Status` says when."""
 
 import pytest
-from core_tools import World
-from shared_storage import logins, renewals, step
+from core_tools import World, logins, renewals
+from shared_storage import step
 
 from tradovate_auth.events import Evicted, RenewalFailed, Renewed, Warned
 from tradovate_auth.testing.emulator import Fault

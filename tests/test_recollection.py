@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from core_tools import World, eventually
-from shared_storage import Shared, logins, step, stored
+from core_tools import World, eventually, logins
+from shared_storage import Shared, step, stored
 
 from tradovate_auth._holds import Hold
 from tradovate_auth.events import Renewed, Warned

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from core_tools import GatedTransport, SocketTransport, World, eventually
-from shared_storage import Shared, full, logins, renewals, step, stored
+from core_tools import GatedTransport, SocketTransport, World, eventually, logins, renewals
+from shared_storage import Shared, full, step, stored
 from values import HOUR, MINUTE
 
 from tradovate_auth import (

@@ -21,6 +21,13 @@ from tradovate_auth.testing.emulator import Fault
 __all__ = ["plain_environment", "tradovate_provider"]  # fixtures
 
 
+def provider_of(emulator: Emulator, who: Credentials) -> TokenProvider:
+    """Return a provider with a storage of its own, for an emulator with several hosts."""
+    return TokenProvider(
+        who, environment=emulator.url, storage=MemoryStorage(), transport=RequestsTransport()
+    )
+
+
 @every_stack
 @pytest.mark.parametrize("route", [True, False])
 def test_requests_go_to_the_assigned_host(
@@ -70,12 +77,7 @@ def test_a_host_that_is_ours_no_more(
     """
     hosts = ("127.0.0.2", "127.0.0.3")
     with Emulator(aliases=hosts, api_hosts={"demo": "127.0.0.2"}) as emulator:
-        provider = TokenProvider(
-            tradovate_credentials,
-            environment=emulator.url,
-            storage=MemoryStorage(),
-            transport=RequestsTransport(),
-        )
+        provider = provider_of(emulator, tradovate_credentials)
         with provider, stack.client(stack.auth(provider)) as client:
             assert client.get(accounts(emulator)).status == 200
             emulator.configure(api_hosts={"demo": "127.0.0.3"}, wrong_host=style, own_hosts=("127.0.0.3",))
@@ -92,12 +94,7 @@ def test_a_host_that_sends_us_back_where_we_would_come_from(
 ) -> None:
     """An assigned host that points to the well-known one, which we would route back: asked for anew, not followed forever."""
     with Emulator(aliases=("127.0.0.2",), api_hosts={"demo": "127.0.0.2"}) as emulator:
-        provider = TokenProvider(
-            tradovate_credentials,
-            environment=emulator.url,
-            storage=MemoryStorage(),
-            transport=RequestsTransport(),
-        )
+        provider = provider_of(emulator, tradovate_credentials)
         with provider, stack.client(stack.auth(provider)) as client:
             assert client.get(accounts(emulator)).status == 200
             emulator.configure(api_hosts={"demo": "127.0.0.1"}, wrong_host="307", own_hosts=("127.0.0.1",))
@@ -109,12 +106,7 @@ def test_a_host_that_sends_us_back_where_we_would_come_from(
 def test_a_host_that_stays_wrong_costs_one_renewal(stack: Stack, tradovate_credentials: Credentials) -> None:
     """Where the renewal brings no other host, or cannot be had, the answer is the caller's; asking again costs nothing."""
     with Emulator(api_hosts={"demo": "127.0.0.1"}) as emulator:
-        provider = TokenProvider(
-            tradovate_credentials,
-            environment=emulator.url,
-            storage=MemoryStorage(),
-            transport=RequestsTransport(),
-        )
+        provider = provider_of(emulator, tradovate_credentials)
         auth = stack.auth(provider)
         with provider, stack.client(auth) as client, stack.client(stack.auth(provider, route=False)) as plain:
             emulator.inject(Fault("/account/list", "status", status=421, times=None))
@@ -187,12 +179,7 @@ class _Sent:
 def gone_home(tradovate_credentials: Credentials) -> Iterator[tuple[Emulator, TokenProvider]]:
     """Yield a server that has assigned .2 and goes on doing so, while .2 answers everything with a 307 to .1."""
     with Emulator(aliases=("127.0.0.2",), api_hosts={"demo": "127.0.0.2"}) as emulator:
-        provider = TokenProvider(
-            tradovate_credentials,
-            environment=emulator.url,
-            storage=MemoryStorage(),
-            transport=RequestsTransport(),
-        )
+        provider = provider_of(emulator, tradovate_credentials)
         with provider:
             provider.get()
             emulator.configure(wrong_host="307", own_hosts=("127.0.0.1",))
@@ -329,12 +316,7 @@ class OldHost:
 def left_behind(tradovate_credentials: Credentials) -> Iterator[tuple[Emulator, OldHost, TokenProvider]]:
     """Yield a server that has moved an account from .2 to .3, what now answers on .2, and a provider that knows of .2."""
     with Emulator(aliases=("127.0.0.3",), api_hosts={"demo": "127.0.0.2"}) as emulator:
-        provider = TokenProvider(
-            tradovate_credentials,
-            environment=emulator.url,
-            storage=MemoryStorage(),
-            transport=RequestsTransport(),
-        )
+        provider = provider_of(emulator, tradovate_credentials)
         with provider, contextlib.closing(OldHost(emulator.port)) as old:
             provider.get()
             emulator.configure(api_hosts={"demo": "127.0.0.3"})

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from core_tools import FrailStorage, GatedTransport, World, at_once, eventually
+from core_tools import FrailStorage, GatedTransport, World, at_once, eventually, logins, renewals
 
 from tradovate_auth import (
     LockedOut,
@@ -18,16 +18,6 @@ from tradovate_auth.events import Warned
 from tradovate_auth.storage import Record
 from tradovate_auth.testing.emulator import Fault
 from tradovate_auth.transport import Call, Reply
-
-
-def logins(world: World) -> int:
-    """Return how many login calls the server has received."""
-    return world.server.counts.logins
-
-
-def renewals(world: World) -> int:
-    """Return how many renewal calls the server has received."""
-    return world.server.counts.renewals
 
 
 def test_a_failure_is_remembered_for_a_second(world: World) -> None:
